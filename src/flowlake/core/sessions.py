@@ -1,0 +1,115 @@
+"""The clock of the lake: New York trading sessions, their hours, and when a day's numbers may be used.
+
+Calendar: XNYS of exchange_calendars, pinned to a fixed range so that neither today's date nor a library default
+changes a result. All moments are timezone-aware UTC; `datetime` columns in tables are `Datetime("ns", "UTC")`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo
+
+from flowlake.core.errors import UsageError
+
+NEW_YORK = ZoneInfo("America/New_York")
+CALENDAR_FIRST = date(1998, 1, 2)
+CALENDAR_LAST = date(2035, 12, 31)
+
+DECISION_TIME_ET = time(9, 0)
+OPEN_INTEREST_TIME_ET = time(6, 30)
+PUBLICATION_TIME_ET = time(11, 0)
+"""Massive publishes a session's flat files about 11:00 New York on the next calendar day."""
+
+
+@dataclass(frozen=True)
+class _Calendar:
+    days: tuple[date, ...]
+    opens_utc: tuple[datetime, ...]
+    closes_utc: tuple[datetime, ...]
+
+
+@cache
+def _calendar() -> _Calendar:
+    import exchange_calendars  # slow to import, and not needed by `--help`
+
+    schedule = exchange_calendars.get_calendar("XNYS", start=str(CALENDAR_FIRST), end=str(CALENDAR_LAST)).schedule
+    return _Calendar(
+        tuple(stamp.date() for stamp in schedule.index),
+        tuple(stamp.to_pydatetime().astimezone(UTC) for stamp in schedule["open"]),
+        tuple(stamp.to_pydatetime().astimezone(UTC) for stamp in schedule["close"]),
+    )
+
+
+def _position(session: date) -> int:
+    days = _calendar().days
+    i = bisect_left(days, session)
+    if i == len(days) or days[i] != session:
+        raise UsageError(
+            f"{session} is not a session of the New York Stock Exchange",
+            f"give a trading day between {CALENDAR_FIRST} and {CALENDAR_LAST}",
+        )
+    return i
+
+
+def is_session(day: date) -> bool:
+    days = _calendar().days
+    i = bisect_left(days, day)
+    return i < len(days) and days[i] == day
+
+
+def sessions_between(first: date, last: date) -> list[date]:
+    """Sessions from `first` to `last`, both inclusive; either may be a day without trading."""
+    days = _calendar().days
+    return list(days[bisect_left(days, first) : bisect_right(days, last)])
+
+
+def offset(session: date, count: int) -> date:
+    """The session `count` sessions after (negative: before) `session`."""
+    i = _position(session) + count
+    if not 0 <= i < len(_calendar().days):
+        raise UsageError(f"{session} {count:+d} sessions leaves the calendar", "widen the pinned calendar range")
+    return _calendar().days[i]
+
+
+def next_session(session: date) -> date:
+    return offset(session, 1)
+
+
+def previous_session(session: date) -> date:
+    return offset(session, -1)
+
+
+def at_et(day: date, clock: time) -> datetime:
+    """A New York wall-clock time of a date, as UTC."""
+    return datetime.combine(day, clock, NEW_YORK).astimezone(UTC)
+
+
+def open_utc(session: date) -> datetime:
+    return _calendar().opens_utc[_position(session)]
+
+
+def close_utc(session: date) -> datetime:
+    return _calendar().closes_utc[_position(session)]
+
+
+def is_half_day(session: date) -> bool:
+    return close_utc(session) < at_et(session, time(16, 0))
+
+
+def decision_time(session: date) -> datetime:
+    """D(t): 09:00 New York on the session after t. Every number of session t uses only what was known by then."""
+    return at_et(next_session(session), DECISION_TIME_ET)
+
+
+def actionable_at(session: date) -> datetime:
+    """When a signal of `session` can first be acted on: D(t), but not before the vendor has published its files."""
+    published = at_et(session + timedelta(days=1), PUBLICATION_TIME_ET)
+    return max(decision_time(session), published)
+
+
+def open_interest_known_at(session: date) -> datetime:
+    """Open interest of a session's close is published 06:30 New York on the next session."""
+    return at_et(next_session(session), OPEN_INTEREST_TIME_ET)

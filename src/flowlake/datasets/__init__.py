@@ -1,0 +1,1 @@
+"""Every dataset, declared once; schema, audits, views and documentation are rendered from these declarations."""

@@ -1,0 +1,508 @@
+"""Derived layer, factors: implied volatility per contract, daily factors per underlying, and the panel that scores them.
+
+Every number is known at D(t), 09:00 New York on the session after t. The constants here are part of what the columns mean, so
+the steps import them from this module and the documentation states them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from flowlake.datasets.checks import Between, Check, NotAbove, OneOf
+from flowlake.datasets.curated import CONTRACT_COLUMNS, CONTRACT_KEY, UNDERLYING
+from flowlake.datasets.model import UTC_NS, Adjust, Column, Dataset, KnownAtDecision, Layer
+
+MIN_HISTORY = 20
+"""Past sessions with a value that a robust score, and a percentile, need."""
+HISTORY_SESSIONS = 252
+"""Sessions of daily factors that the panel reads, the scored one included."""
+REALIZED_RETURNS = 20
+"""Consecutive daily returns in a realised volatility."""
+CLOSE_SESSIONS = 60
+"""Sessions of daily stock bars that the panel reads."""
+MAD_TO_SIGMA = 1.4826
+"""Makes the median absolute deviation of a normal sample an estimate of its standard deviation."""
+SHORT_DAYS = 21
+"""Calendar days to expiry up to which a contract is short-dated."""
+OTM_DISTANCE = 0.02
+"""Log-distance of the strike from spot from which a contract is out of the money for the flow factors."""
+TARGET_DAYS = 30
+"""Constant maturity of the volatility factors."""
+MATURITY_DAYS = (7, 90)
+"""Calendar days to expiry between which an expiry may serve the constant maturity."""
+NEAREST_DAYS = 5
+"""An expiry this close to the constant maturity may stand for it where no two expiries bracket it."""
+MIN_SMILE = 3
+"""Out-of-the-money contracts with a volatility that an expiry needs to give a smile."""
+
+PRICE_SOURCES = ("quote_mid", "trade", "minute_bar", "day_bar")
+SPOT_SOURCES = ("equity_bars_1m", "equity_bars_1d", "vendor_snapshot", "parity_forward")
+FORWARD_SOURCES = ("parity", "spot_carry")
+RATE_SOURCES = ("rates", "none")
+QUALITIES = (
+    "ok",
+    "no_price",
+    "crossed",
+    "one_sided",
+    "wide_quote",
+    "expired",
+    "adjusted_deliverable",
+    "no_spot",
+    "american_early_exercise",
+    "below_intrinsic",
+    "above_maximum",
+    "undetermined",
+)
+"""`ok`, or why `iv` is null. In order of precedence after `ok`."""
+
+_POSITIVE: tuple[Check, ...] = (Between(0, above=True),)
+_NOT_NEGATIVE: tuple[Check, ...] = (Between(0),)
+_SHARE: tuple[Check, ...] = (Between(0, 1),)
+_KNOWN = "Known at 09:00 New York on the next session."
+
+
+def _per_share(name: str, doc: str, *, checks: tuple[Check, ...] = _POSITIVE) -> Column:
+    return Column(name, pl.Float64(), doc, unit="USD per share", nullable=True, checks=checks, adjust=Adjust.PRICE)
+
+
+def _text(name: str, doc: str, values: tuple[str, ...], *, nullable: bool = True) -> Column:
+    return Column(name, pl.String(), doc, nullable=nullable, checks=(OneOf(values),))
+
+
+OPTION_IV = Dataset(
+    name="option_iv",
+    layer=Layer.DERIVED,
+    doc=(
+        "Implied volatility and greeks of each contract at the moment of its last price, by Black's formula on the forward. "
+        "American contracts are treated as European too: where early exercise would bite, `iv` is null and `quality` says so."
+    ),
+    grain=("contract",),
+    columns=(
+        *CONTRACT_COLUMNS,
+        Column("exercise", pl.String(), "Exercise style.", checks=(OneOf(("american", "european")),)),
+        Column(
+            "iv",
+            pl.Float64(),
+            "Implied volatility, annual, of `price` on `forward`, by the European formula. "
+            "Needs a price, a forward and time to expiry.",
+            unit="per 1.00",
+            nullable=True,
+            checks=_POSITIVE,
+        ),
+        _per_share("spot", "Underlying at `ts_utc`."),
+        _text(
+            "spot_source",
+            "Minute bar that ended at most 15 minutes before; the day's close for a price at the close; the spot in the "
+            "vendor's quote file; or implied by put-call parity (then discounted forward plus known dividends).",
+            SPOT_SOURCES,
+        ),
+        _per_share("forward", "Forward of the underlying for the expiry."),
+        _text(
+            "forward_source",
+            "parity: implied by the quotes of the same root and expiry; spot_carry: spot less the present value of known "
+            "ordinary dividends, grown at the interest rate.",
+            FORWARD_SOURCES,
+        ),
+        Column(
+            "discount",
+            pl.Float64(),
+            "Present value of 1 USD at expiry.",
+            nullable=True,
+            checks=(Between(0, above=True),),
+        ),
+        _text(
+            "rate_source",
+            "rates: the curve, linear in days and flat outside; none: there is no curve, the rate is 0.",
+            RATE_SOURCES,
+        ),
+        Column(
+            "years",
+            pl.Float64(),
+            "Actual seconds from `ts_utc` to the contract's `expires_utc` over 365 days.",
+            unit="years",
+            nullable=True,
+        ),
+        _per_share("price", "Price that `iv` explains."),
+        _text(
+            "price_source",
+            "Midpoint of a two-sided quote; else the last eligible trade (the median price where several share the last "
+            "moment); else the close of the last minute bar; else the close of the day bar.",
+            PRICE_SOURCES,
+        ),
+        Column(
+            "ts_utc",
+            UTC_NS,
+            "Moment of the price: of the quote or trade, the end of the minute bar, the session's close for a day bar.",
+            nullable=True,
+        ),
+        Column(
+            "delta",
+            pl.Float64(),
+            "Change of price per 1 USD of spot.",
+            nullable=True,
+            checks=(Between(-1.0001, 1.0001),),
+        ),
+        Column(
+            "gamma",
+            pl.Float64(),
+            "Change of delta per 1 USD of spot.",
+            unit="per USD",
+            nullable=True,
+            checks=_NOT_NEGATIVE,
+            adjust=Adjust.INVERSE_PRICE,
+        ),
+        _per_share("vega", "Change of price per 1.00 of volatility.", checks=_NOT_NEGATIVE),
+        _per_share("theta", "Change of price per year of passing time, usually negative.", checks=()),
+        Column(
+            "vendor_iv",
+            pl.Float64(),
+            "Implied volatility in the vendor's quote file, for comparison; never used.",
+            unit="per 1.00",
+            nullable=True,
+            checks=_POSITIVE,
+        ),
+        Column(
+            "volume",
+            pl.Int64(),
+            "Contracts traded: of eligible trades, else of day bars, else of minute bars; null where the session has none of "
+            "these files.",
+            unit="contracts",
+            nullable=True,
+            checks=_NOT_NEGATIVE,
+            adjust=Adjust.QUANTITY,
+        ),
+        _text("quality", "ok, or why `iv` is null.", QUALITIES, nullable=False),
+    ),
+    sort_by=CONTRACT_KEY,
+    known=KnownAtDecision(),
+)
+
+
+def _factor(
+    name: str,
+    formula: str,
+    needs: str,
+    unit: str = "",
+    *,
+    dtype: pl.DataType | None = None,
+    checks: tuple[Check, ...] = (),
+    adjust: Adjust | None = None,
+    nullable: bool = True,
+) -> Column:
+    """A factor's documentation always says formula, unit, knowledge time and minimum sample."""
+    doc = f"{formula} {_KNOWN} Needs {needs}."
+    return Column(name, dtype or pl.Float64(), doc, unit=unit, nullable=nullable, checks=checks, adjust=adjust)
+
+
+def _contracts(name: str, formula: str, needs: str = "one traded contract") -> Column:
+    return _factor(name, formula, needs, "contracts", dtype=pl.Int64(), checks=_NOT_NEGATIVE, adjust=Adjust.QUANTITY)
+
+
+def _premium(name: str, formula: str, needs: str = "one traded contract") -> Column:
+    return _factor(name, formula, needs, "USD", checks=_NOT_NEGATIVE)
+
+
+_SHORT_OTM = (
+    f"expire within {SHORT_DAYS} calendar days and are out of the money by at least {OTM_DISTANCE:.0%} of spot in logarithms, "
+    "spot being that of the contract's last price, else the spot at the close"
+)
+_TENOR = (
+    f"two expiries {MATURITY_DAYS[0]} to {MATURITY_DAYS[1]} days out that bracket {TARGET_DAYS} days, or one within "
+    f"{NEAREST_DAYS} days of it; each with {MIN_SMILE} out-of-the-money contracts that have a volatility"
+)
+
+_SPOT = (
+    _factor(
+        "spot_close",
+        "Underlying at the close: the daily stock bar, else the last regular minute bar, else the spot of the latest option price.",
+        "a stock bar, or a spot that an option price gives",
+        "USD per share",
+        checks=_POSITIVE,
+        adjust=Adjust.PRICE,
+    ),
+    _text("spot_source", "Where `spot_close` comes from.", SPOT_SOURCES),
+)
+_VOLUME = (
+    _contracts("option_volume", "Sum of contracts traded: eligible trades, else day bars, else minute bars."),
+    _contracts("call_volume", "Sum of calls traded."),
+    _contracts("put_volume", "Sum of puts traded."),
+)
+_PREMIUM = (
+    _premium(
+        "premium_usd",
+        "Sum of price x size x multiplier over eligible trades, exact to 1/10,000 USD; where the session has no trades file, "
+        "bar close x volume x multiplier, of minute bars else of day bars, stands in.",
+    ),
+    _premium("call_premium_usd", "The part of `premium_usd` in calls."),
+    _premium("put_premium_usd", "The part of `premium_usd` in puts."),
+)
+_RATIOS = (
+    _factor(
+        "put_call_volume_ratio",
+        "Put volume / call volume.",
+        "one call traded",
+        "puts per call",
+        checks=_NOT_NEGATIVE,
+    ),
+    _factor(
+        "option_to_stock_volume",
+        "Contracts x multiplier / shares traded.",
+        "stock bars with volume",
+        "shares per share",
+        checks=_NOT_NEGATIVE,
+    ),
+)
+_SHORT_OTM_FLOW = (
+    _contracts("otm_short_call_volume", f"Calls traded that {_SHORT_OTM}.", "a spot"),
+    _contracts("otm_short_put_volume", f"Puts traded that {_SHORT_OTM}.", "a spot"),
+    _premium("otm_short_call_premium_usd", f"Premium of calls that {_SHORT_OTM}.", "a spot"),
+    _premium("otm_short_put_premium_usd", f"Premium of puts that {_SHORT_OTM}.", "a spot"),
+)
+_PRINTS = (
+    _factor(
+        "iso_share",
+        "Volume of intermarket sweep prints / option volume.",
+        "one eligible trade",
+        "share of volume",
+        checks=_SHARE,
+    ),
+    _factor(
+        "multi_leg_share",
+        "Volume of multi-leg and stock-tied prints / option volume.",
+        "one eligible trade",
+        "share of volume",
+        checks=_SHARE,
+    ),
+    _factor(
+        "auction_share",
+        "Volume of single-leg auction prints / option volume.",
+        "one eligible trade",
+        "share of volume",
+        checks=_SHARE,
+    ),
+    _premium("largest_print_premium_usd", "Largest premium of one eligible print.", "one eligible trade"),
+    _factor(
+        "contracts_traded",
+        "Number of different contracts that traded.",
+        "one traded contract",
+        "contract symbols",
+        dtype=pl.Int64(),
+        checks=_NOT_NEGATIVE,
+    ),
+)
+_VOLATILITY = (
+    _factor(
+        "atm_iv_30d",
+        f"At-the-forward volatility at {TARGET_DAYS} days: per expiry the out-of-the-money smile, linear in log-strike between "
+        "the two contracts around the forward; then linear in total variance between expiries.",
+        _TENOR,
+        "per 1.00",
+        checks=_POSITIVE,
+    ),
+    _factor(
+        "skew_25d",
+        f"Volatility of the 25-delta put less that of the 25-delta call at {TARGET_DAYS} days: per expiry linear in delta "
+        "between the two contracts around it, then linear in time between expiries.",
+        _TENOR + ", on both sides of 0.25 in delta",
+        "per 1.00",
+    ),
+)
+_EXPOSURE = (
+    _factor(
+        "gamma_exposure_usd",
+        "Sum of sign x gamma x open interest x multiplier x spot^2 x 0.01, the naive dealer convention: long calls (+1), short "
+        "puts (-1). Gamma uses the contract's volatility, else its expiry's smile. Contracts that outlive the session.",
+        "open interest, and a smile for expiries that hold at least half of it",
+        "USD per 1 % move of the underlying",
+    ),
+    _text("gamma_exposure_oi", "Which open interest it uses: of this session's close, else of its open.", ("close", "open")),
+)
+_OPEN_INTEREST = (
+    _contracts(
+        "open_interest_close",
+        "Open contracts at the close of this session, of contracts that outlive it.",
+        "open interest of this session",
+    ),
+    _contracts(
+        "open_interest_open",
+        "Open contracts at the close of the session before, of contracts that outlive this one, so that expiries are no change.",
+        "open interest of the session before",
+    ),
+)
+_NOT_AVAILABLE = Column(
+    "not_available",
+    pl.List(pl.String()),
+    "Why factors of this row are null: `factor: reason`, sorted.",
+)
+
+DAILY_FACTORS = Dataset(
+    name="daily_factors",
+    layer=Layer.DERIVED,
+    doc="Factors of one underlying and one session, from that session's files alone (open interest: and the one before).",
+    grain=("underlying",),
+    columns=(
+        UNDERLYING,
+        *_SPOT,
+        *_VOLUME,
+        _factor(
+            "option_trade_count",
+            "Number of eligible trades; of transactions in bars where the session has no trades file.",
+            "a trades file, or bars with transactions",
+            "trades",
+            dtype=pl.Int64(),
+            checks=_NOT_NEGATIVE,
+        ),
+        *_PREMIUM,
+        *_RATIOS,
+        _factor(
+            "stock_volume",
+            "Shares traded: the daily stock bar, else regular minute bars.",
+            "a stock bar",
+            "shares",
+            checks=_NOT_NEGATIVE,
+            adjust=Adjust.QUANTITY,
+        ),
+        *_SHORT_OTM_FLOW,
+        *_PRINTS,
+        *_VOLATILITY,
+        *_EXPOSURE,
+        *_OPEN_INTEREST,
+        _NOT_AVAILABLE,
+    ),
+    sort_by=("underlying",),
+    known=KnownAtDecision(),
+    checks=(NotAbove("call_volume", "option_volume"), NotAbove("put_volume", "option_volume")),
+)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A factor with a robust score `<name>_z`.
+
+    `scale`: the score is of ln(1 + x), of ln x (null at 0) or of x itself. `floor`: the least spread, in the units of the scale,
+    or, where `relative`, as a share of the median absolute value of the past: a quiet past cannot make a score explode.
+    """
+
+    name: str
+    scale: Literal["log1p", "log", "linear"]
+    floor: float
+    relative: bool = False
+
+    @property
+    def column(self) -> str:
+        return f"{self.name}_z"
+
+    def describe(self) -> str:
+        value = {"log1p": f"ln(1 + {self.name})", "log": f"ln({self.name})", "linear": self.name}[self.scale]
+        floor = f"{self.floor:.0%} of the past's median absolute value" if self.relative else f"{self.floor}"
+        return (
+            f"({value} - median) / max({MAD_TO_SIGMA} x median absolute deviation, {floor}), both of up to "
+            f"{HISTORY_SESSIONS - 1} past sessions without this one; null where that spread is 0."
+        )
+
+
+SCORED = (
+    Scored("option_volume", "log1p", 0.05),
+    Scored("premium_usd", "log1p", 0.05),
+    Scored("put_call_volume_ratio", "log", 0.05),
+    Scored("option_to_stock_volume", "log", 0.05),
+    Scored("otm_short_call_premium_usd", "log1p", 0.05),
+    Scored("otm_short_put_premium_usd", "log1p", 0.05),
+    Scored("iso_share", "linear", 0.01),
+    Scored("largest_print_premium_usd", "log1p", 0.05),
+    Scored("atm_iv_30d", "linear", 0.005),
+    Scored("skew_25d", "linear", 0.005),
+    Scored("gamma_exposure_usd", "linear", 0.01, relative=True),
+    Scored("open_interest_change", "linear", 0.01, relative=True),
+)
+Z_COLUMNS = tuple(scored.column for scored in SCORED)
+
+
+def _scores() -> Iterator[Column]:
+    for scored in SCORED:
+        yield _factor(scored.column, scored.describe(), f"{MIN_HISTORY} past sessions with a value", "robust deviations")
+
+
+PASSED_THROUGH = (
+    *_SPOT,
+    *_VOLUME,
+    *_PREMIUM,
+    *_RATIOS,
+    *_SHORT_OTM_FLOW,
+    *_PRINTS,
+    *_VOLATILITY,
+    *_EXPOSURE,
+    *_OPEN_INTEREST,
+)
+"""Columns that the panel takes unchanged from the session's `daily_factors`."""
+
+FACTOR_PANEL = Dataset(
+    name="factor_panel",
+    layer=Layer.DERIVED,
+    doc="Daily factors with their place in the underlying's own past. The past is split-adjusted to the session's basis.",
+    grain=("underlying",),
+    columns=(
+        UNDERLYING,
+        *PASSED_THROUGH,
+        _factor(
+            "log_return",
+            "ln(close / close of the session before), split-adjusted, dividends left in; closes of daily stock bars, else "
+            "`spot_close`.",
+            "a close on this session and the one before",
+            "per session",
+        ),
+        _factor(
+            "realized_vol_20d",
+            f"Close-to-close volatility of the last {REALIZED_RETURNS} daily log returns, annual on 252 sessions.",
+            f"{REALIZED_RETURNS + 1} consecutive closes of one source",
+            "per 1.00",
+            checks=_NOT_NEGATIVE,
+        ),
+        _factor(
+            "iv_minus_rv",
+            "atm_iv_30d - realized_vol_20d.",
+            f"both of them, so {REALIZED_RETURNS + 1} closes",
+            "per 1.00",
+        ),
+        _factor(
+            "open_interest_change",
+            "open_interest_close - open_interest_open.",
+            "open interest of this session and the one before",
+            "contracts",
+            dtype=pl.Int64(),
+            adjust=Adjust.QUANTITY,
+        ),
+        _factor(
+            "oi_change_ratio",
+            "open_interest_change / option_volume: near 1 where volume opened positions, negative where it closed them.",
+            "open interest of both sessions and one traded contract",
+            "contracts per contract traded",
+        ),
+        *_scores(),
+        _factor(
+            "atm_iv_30d_percentile",
+            "Share of past sessions whose atm_iv_30d lies below this one's.",
+            f"{MIN_HISTORY} past sessions with a value",
+            "share of sessions",
+            checks=_SHARE,
+        ),
+        _factor(
+            "history_sessions",
+            f"Past sessions of this underlying that the scores could draw on, at most {HISTORY_SESSIONS - 1}.",
+            "no past",
+            "sessions",
+            dtype=pl.Int64(),
+            checks=_NOT_NEGATIVE,
+            nullable=False,
+        ),
+        _NOT_AVAILABLE,
+    ),
+    sort_by=("underlying",),
+    known=KnownAtDecision(),
+)
+
+FACTORS = (OPTION_IV, DAILY_FACTORS, FACTOR_PANEL)

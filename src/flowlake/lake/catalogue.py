@@ -1,0 +1,93 @@
+"""The DuckDB catalogue: one view per dataset over the lake's Parquet files."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from flowlake.datasets.model import SESSION, Dataset
+from flowlake.datasets.ops import QUARANTINE
+from flowlake.datasets.registry import DATASETS, RUN_KEYED
+from flowlake.datasets.render import duckdb_view
+from flowlake.lake.journal import ops_frame
+from flowlake.lake.quarantine import refusals
+from flowlake.lake.store import S3Store, Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def connect(
+    store: Store,
+    *,
+    as_of: datetime | None = None,
+    last_session: date | None = None,
+    files: dict[str, list[str]] | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB connection with a view per dataset.
+
+    `as_of` and `last_session` limit curated, derived, raw and label views to what was known. `files` replaces the present
+    partitions of each dataset by explicit paths (an earlier revision of the lake).
+    """
+    import duckdb
+
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET TimeZone = 'UTC'")
+    if isinstance(store, S3Store):
+        connection.register_filesystem(_filesystem(store))
+    for ds in DATASETS.values():
+        if ds in RUN_KEYED:
+            _ops_view(connection, store, ds)
+        elif files is not None:
+            paths = files.get(ds.name, [])
+            connection.execute(duckdb_view(ds, store.root, exists=bool(paths), as_of=as_of, last_session=last_session, files=paths))
+        else:
+            exists = any(f"/{SESSION}=" in stat.path for stat in store.list(f"{ds.layer.value}/{ds.name}/"))
+            connection.execute(duckdb_view(ds, store.root, exists=exists, as_of=as_of, last_session=last_session))
+    return connection
+
+
+def _ops_view(connection: duckdb.DuckDBPyConnection, store: Store, ds: Dataset) -> None:
+    if ds is QUARANTINE:
+        rows = [{c.name: _value(getattr(refusal, c.name), c.name) for c in ds.columns} for refusal in refusals(store)]
+        connection.register("_quarantine_rows", ops_frame(ds, rows).to_arrow())
+        connection.execute("CREATE OR REPLACE TABLE quarantine AS SELECT * FROM _quarantine_rows")
+        connection.unregister("_quarantine_rows")
+        return
+    prefix = f"{ds.layer.value}/{ds.name}/"
+    if any(stat.path.endswith(".parquet") for stat in store.list(prefix)):
+        glob = f"{store.uri(prefix)}run=*/part.parquet".replace("'", "''")
+        connection.execute(f"CREATE OR REPLACE VIEW {ds.name} AS SELECT * FROM read_parquet('{glob}', hive_partitioning = false)")
+    else:
+        connection.execute(duckdb_view(ds, store.root, exists=False))
+
+
+def _value(value: Any, name: str) -> Any:
+    if name == SESSION:
+        return date.fromisoformat(value) if value else None
+    return datetime.fromisoformat(value) if name.endswith("_at_utc") else value
+
+
+def _filesystem(store: S3Store) -> Any:
+    """pyarrow's S3 file system behind fsspec: DuckDB's own S3 extension would have to be downloaded."""
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from pyarrow.fs import S3FileSystem
+
+    class LakeFileSystem(ArrowFSWrapper):  # type: ignore[misc]
+        protocol = "s3"
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return str(path).removeprefix("s3://")
+
+    scheme, _, host = store.access.endpoint.partition("://")
+    return LakeFileSystem(
+        S3FileSystem(
+            access_key=store.access.key_id.reveal(),
+            secret_key=store.access.secret.reveal(),
+            endpoint_override=host or None,
+            scheme=scheme or "https",
+            region=store.access.region or "us-east-1",
+        ),
+        skip_instance_cache=True,
+    )

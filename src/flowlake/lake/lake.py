@@ -1,0 +1,207 @@
+"""`Lake`: what an analyst opens. SQL, typed reads, the lake as of a moment, and the lake as a run left it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from flowlake.core.errors import UsageError
+from flowlake.core.sessions import NEW_YORK, decision_time, is_session, sessions_between
+from flowlake.core.settings import Settings, load_settings
+from flowlake.datasets.model import KNOWN_AT, SESSION, Dataset
+from flowlake.datasets.ops import PUBLICATIONS, RUNS
+from flowlake.datasets.registry import DATASETS, RUN_KEYED, dataset
+from flowlake.lake import catalogue, journal
+from flowlake.lake.index import Index
+from flowlake.lake.partitions import decode, history_path, partition_path
+from flowlake.lake.store import Store, open_store
+
+if TYPE_CHECKING:
+    import duckdb
+
+Sessions = date | str | tuple[date | str, date | str] | Sequence[date | str] | None
+
+
+@dataclass(frozen=True)
+class View:
+    """Which part of the lake is visible: up to a moment and a session, and at which revision."""
+
+    moment: datetime | None = None
+    last_session: date | None = None
+    run_id: str = ""
+
+
+class Lake:
+    """A lake, read only. Cheap to open; looks at the files when asked."""
+
+    def __init__(self, store: Store, view: View | None = None) -> None:
+        self.store = store
+        self.view = view or View()
+
+    def __repr__(self) -> str:
+        return f"Lake({self.store.root!r}, {self.view})"
+
+    @cached_property
+    def index(self) -> Index:
+        return Index(self.store)
+
+    def datasets(self) -> list[str]:
+        """Names of the datasets that hold at least one partition or record."""
+        return [name for name, ds in DATASETS.items() if any(True for _ in self.store.list(f"{ds.layer.value}/{ds.name}/"))]
+
+    def sessions(self, name: str) -> list[date]:
+        """Sessions for which a dataset has a partition in this view."""
+        days = sorted(self._paths(dataset(name)))
+        return [day for day in days if self.view.last_session is None or day <= self.view.last_session]
+
+    def read(self, name: str, sessions: Sessions = None, underlyings: str | Iterable[str] | None = None) -> pl.LazyFrame:
+        """Rows of a dataset, lazily, with the column `session`.
+
+        `sessions`: None (all), one date, a pair (first, last) both inclusive as a tuple, or a list of dates.
+        `underlyings`: one ticker or several. Raises UsageError for an unknown dataset.
+        """
+        ds = dataset(name)
+        if ds in RUN_KEYED:
+            return journal.records(self.store, ds).lazy()
+        paths = self._paths(ds)
+        days = [day for day in self.sessions(name) if _wanted(day, sessions)]
+        if not days:
+            return _underlyings(ds.empty().lazy(), ds, underlyings)
+        frames = [self._scan(ds, paths[day]).with_columns(pl.lit(day, dtype=pl.Date).alias(SESSION)) for day in days]
+        frame = pl.concat(frames)
+        if self.view.moment is not None:
+            frame = frame.filter(pl.col(KNOWN_AT) <= self.view.moment)
+        return _underlyings(frame, ds, underlyings)
+
+    def sql(self, query: str, parameters: Sequence[Any] | None = None) -> pl.DataFrame:
+        """The result of a DuckDB query over one view per dataset. `?` in the query takes `parameters`."""
+        import duckdb
+
+        with self.connect() as connection:
+            try:
+                relation = connection.sql(query, params=parameters or None)
+                result = None if relation is None else relation.to_arrow_table()
+            except duckdb.Error as error:
+                raise UsageError(f"the query failed: {error}", "`flowlake datasets` lists views and columns") from None
+        return pl.DataFrame() if result is None else pl.DataFrame(result)
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection with one view per dataset, limited as this lake is."""
+        files = None
+        if self.view.run_id:
+            files = {
+                name: [self.store.uri(path) for _, path in sorted(self._paths(ds).items())]
+                for name, ds in DATASETS.items()
+                if ds not in RUN_KEYED
+            }
+        return catalogue.connect(self.store, as_of=self.view.moment, last_session=self.view.last_session, files=files)
+
+    def as_of(self, moment: date | datetime | str) -> Lake:
+        """The lake with only what was known at a moment. A date t means D(t): 09:00 New York on the session after it."""
+        when, last = knowledge_moment(moment)
+        return Lake(self.store, View(when, last, self.view.run_id))
+
+    def revision(self, run_id: str) -> Lake:
+        """The lake as it was served when a run ended: the second clock, that of revisions."""
+        if run_id not in set(journal.records(self.store, RUNS).get_column("run_id")):
+            raise UsageError(f"there is no run {run_id!r}", "`flowlake sql 'select distinct run_id from runs'` lists them")
+        return Lake(self.store, View(self.view.moment, self.view.last_session, run_id))
+
+    def _scan(self, ds: Dataset, path: str) -> pl.LazyFrame:
+        if self.store.root.startswith("s3://"):
+            return decode(self.store.read(path)).lazy()
+        return pl.scan_parquet(self.store.uri(path), hive_partitioning=False)
+
+    def _paths(self, ds: Dataset) -> dict[date, str]:
+        present = {day: partition_path(ds, day) for day in self.index.sessions(ds)}
+        if not self.view.run_id:
+            return present
+        return _paths_at(
+            present, ds, journal.records(self.store, PUBLICATIONS), journal.records(self.store, RUNS), self.view.run_id
+        )
+
+
+def _paths_at(
+    present: dict[date, str], ds: Dataset, publications: pl.DataFrame, runs: pl.DataFrame, run_id: str
+) -> dict[date, str]:
+    """Undo every publication after the end of a run, newest first."""
+    started = runs.filter(pl.col("run_id") == run_id).get_column("started_at_utc").max()
+    own_last = publications.filter(pl.col("run_id") == run_id).get_column("published_at_utc").max()
+    moments = [moment for moment in (started, own_last) if isinstance(moment, datetime)]
+    end = max(moments)
+    later = publications.filter((pl.col("dataset") == ds.name) & (pl.col("published_at_utc") > end) & (pl.col("run_id") != run_id))
+    paths = dict(present)
+    for row in later.sort("published_at_utc", descending=True).iter_rows(named=True):
+        if row["replaced_hash"]:
+            paths[row["session"]] = history_path(ds, row["session"], row["replaced_hash"])
+        else:
+            paths.pop(row["session"], None)
+    return paths
+
+
+def knowledge_moment(moment: date | datetime | str) -> tuple[datetime, date]:
+    """The moment and the last visible session that an `as_of` argument means.
+
+    A date that is no session means the last session before it. Raises UsageError for text that is no date.
+    """
+    if isinstance(moment, str):
+        moment = _parse(moment)
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise UsageError(f"{moment} has no time zone", "write for example 2024-01-02T10:00:00-05:00, or just the date")
+        return moment, moment.astimezone(NEW_YORK).date()
+    session = moment if is_session(moment) else sessions_between(date.min.replace(year=1998), moment)[-1]
+    return decision_time(session), session
+
+
+def _parse(text: str) -> date | datetime:
+    try:
+        return date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is no date", "write YYYY-MM-DD, or a moment with its time zone") from None
+
+
+def _wanted(day: date, sessions: Sessions) -> bool:
+    if sessions is None:
+        return True
+    if isinstance(sessions, (date, str)):
+        return day == _day(sessions)
+    if isinstance(sessions, tuple):
+        first, last = sessions
+        return _day(first) <= day <= _day(last)
+    return day in {_day(s) for s in sessions}
+
+
+def _day(value: date | str) -> date:
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        raise UsageError(f"{value!r} is no date", "write YYYY-MM-DD") from None
+
+
+def _underlyings(frame: pl.LazyFrame, ds: Dataset, underlyings: str | Iterable[str] | None) -> pl.LazyFrame:
+    if underlyings is None:
+        return frame
+    if "underlying" not in ds.column_names:
+        raise UsageError(f"{ds.name} has no column underlying", "leave `underlyings` out and filter by another column")
+    return frame.filter(pl.col("underlying").is_in([underlyings] if isinstance(underlyings, str) else list(underlyings)))
+
+
+def open_lake(root: str | None = None, settings: Settings | None = None) -> Lake:
+    """The lake at `root`, or the one that the settings name."""
+    settings = settings or load_settings()
+    return Lake(open_store(root or settings.lake, settings.lake_access))
+
+
+def connect(root: str | None = None, as_of: date | datetime | str | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with one view per dataset, as of a date or moment where one is given."""
+    lake = open_lake(root)
+    return (lake if as_of is None else lake.as_of(as_of)).connect()
+
+
+__all__ = ["Lake", "View", "connect", "knowledge_moment", "open_lake"]

@@ -1,0 +1,141 @@
+"""Partition files: where they lie, how they are written, and the lineage in their footers.
+
+Layout below the root:
+    <layer>/<dataset>/session=YYYY-MM-DD/part.parquet      what the lake serves
+    ops/<dataset>/run=<run id>/part.parquet                records of a run
+    _history/<dataset>/session=YYYY-MM-DD/<file hash>.parquet
+    _quarantine/<dataset>/session=YYYY-MM-DD/<inputs key>/
+    _staging/                                              never read
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+
+from flowlake.core.errors import StorageError
+from flowlake.datasets.model import KNOWN_AT, SESSION, Dataset
+from flowlake.lake.hashing import data_hash
+from flowlake.lake.store import Store
+
+HISTORY = "_history"
+QUARANTINE = "_quarantine"
+FOOTER_KEY = "flowlake"
+_TAIL_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class InputRecord:
+    """What a step read: a dataset, the first and last session, and one hash over the slice that the reader returned."""
+
+    dataset: str
+    first: str
+    last: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Written into the footer with the data, so that the two cannot part. Holds nothing that differs between equal runs."""
+
+    dataset: str
+    session: str
+    data_hash: str
+    rows: int
+    known_last_utc: str
+    step: str
+    step_version: int
+    schema_hash: str
+    suite_hash: str
+    inputs: tuple[InputRecord, ...]
+    inputs_key: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Lineage:
+        fields: dict[str, Any] = json.loads(text)
+        inputs = tuple(InputRecord(**record) for record in fields.pop("inputs"))
+        return cls(**fields, inputs=inputs)
+
+
+def partition_path(ds: Dataset, session: date) -> str:
+    return f"{ds.layer.value}/{ds.name}/session={session}/part.parquet"
+
+
+def run_path(ds: Dataset, run_id: str) -> str:
+    return f"{ds.layer.value}/{ds.name}/run={run_id}/part.parquet"
+
+
+def history_path(ds: Dataset, session: date, file_hash: str) -> str:
+    return f"{HISTORY}/{ds.name}/session={session}/{file_hash}.parquet"
+
+
+def session_of_path(path: str) -> date | None:
+    """The session in a partition's path; None for any other file."""
+    for part in path.split("/"):
+        if part.startswith("session="):
+            return date.fromisoformat(part.removeprefix("session="))
+    return None
+
+
+def encode(ds: Dataset, frame: pl.DataFrame, metadata: dict[str, str] | None = None) -> bytes:
+    """The partition's bytes: a fixed row group size, zstd, statistics; equal tables give equal bytes."""
+    buffer = io.BytesIO()
+    frame.write_parquet(
+        buffer,
+        compression="zstd",
+        compression_level=3,
+        statistics=True,
+        row_group_size=ds.row_group_size,
+        metadata=metadata or {},
+    )
+    return buffer.getvalue()
+
+
+def decode(body: bytes) -> pl.DataFrame:
+    return pl.read_parquet(io.BytesIO(body))
+
+
+def known_last(frame: pl.DataFrame) -> str:
+    last = frame.get_column(KNOWN_AT).max()
+    return "" if last is None else last.isoformat() if isinstance(last, datetime) else str(last)
+
+
+def lineage_of(store: Store, path: str) -> Lineage:
+    """The lineage in a partition's footer; reads the tail of the file only."""
+    import pyarrow.parquet as pq
+
+    tail = store.read_tail(path, _TAIL_BYTES)
+    need = int.from_bytes(tail[-8:-4], "little") + 8
+    if tail[-4:] != b"PAR1":
+        raise StorageError(f"{path} is not a Parquet file", "run `flowlake verify`; it names what to rebuild")
+    if need > len(tail):
+        tail = store.read_tail(path, need)
+    metadata = pq.read_metadata(io.BytesIO(b"PAR1" + tail[-need:])).metadata or {}
+    text = metadata.get(FOOTER_KEY.encode())
+    if text is None:
+        raise StorageError(f"{path} has no lineage in its footer", "it was not written by flowlake: move it away and run again")
+    return Lineage.from_json(text.decode())
+
+
+def read_partition(store: Store, ds: Dataset, session: date) -> pl.DataFrame:
+    """All rows of one partition in the declared columns, with `session`.
+
+    A partition written before a column was declared reads as null there, until its step rebuilds it.
+    """
+    frame = decode(store.read(partition_path(ds, session)))
+    schema = ds.polars_schema()
+    columns = [pl.col(n) if n in frame.columns else pl.lit(None, dtype=t).alias(n) for n, t in schema.items()]
+    return frame.select(*columns, pl.lit(session, dtype=pl.Date).alias(SESSION))
+
+
+def check_hash(store: Store, path: str) -> tuple[Lineage, str]:
+    """The lineage of a file and the hash of the values that it really holds."""
+    return lineage_of(store, path), data_hash(decode(store.read(path)))

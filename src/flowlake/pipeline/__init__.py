@@ -1,0 +1,1 @@
+"""The plan of steps, and the executors that run it."""

@@ -1,0 +1,429 @@
+"""Running one step for one session: gather, decide, compute, audit, publish. The same on every executor."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+import polars as pl
+
+from flowlake.core.errors import BadInputError, FlowlakeError, SourceUnavailableError, StorageError
+from flowlake.core.settings import Settings
+from flowlake.datasets.model import SESSION, Dataset, Finding, Output
+from flowlake.datasets.registry import DATASETS
+from flowlake.datasets.render import arrow_schema, suite_hash
+from flowlake.lake import partitions, quarantine
+from flowlake.lake.asof import AsOfReader, Slice
+from flowlake.lake.hashing import data_hash, json_hash
+from flowlake.lake.index import Index
+from flowlake.lake.partitions import InputRecord, Lineage
+from flowlake.lake.publish import Published, publish
+from flowlake.lake.quarantine import Refusal
+from flowlake.lake.store import Store, open_store
+from flowlake.pipeline.ingest import Ingester, Source, SourceObject, extra_columns
+from flowlake.pipeline.step import Read, Step
+from flowlake.quality.audit import AuditResult, audit
+
+log = logging.getLogger("flowlake")
+
+LISTING = "bucket_listing"
+CACHE_ROWS = 5_000_000
+"""Rows of partitions that one process keeps for later steps; windows read the same partitions again and again."""
+REJECTED_SHARE = 0.01
+REJECTED_ROWS = 10
+"""A partition is held when more than these many rows and more than this share of them were rejected."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run may ask of every step."""
+
+    run_id: str
+    retry: bool = False
+    restate: bool = False
+    keep_validations: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step for one session, with the source objects that concern it and the hashes of those already known."""
+
+    step: Step
+    session: date
+    objects: tuple[SourceObject, ...] = ()
+
+
+@dataclass
+class StepResult:
+    """What happened. `status`: built, fresh, absent, blocked, held, quarantined, restatable or failed."""
+
+    step: str
+    session: date
+    status: str
+    detail: str = ""
+    inputs_key: str = ""
+    rows: int = 0
+    started_at_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seconds: float = 0.0
+    published: list[Published] = field(default_factory=list)
+    audits: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    fetched: list[dict[str, Any]] = field(default_factory=list)
+    validations: list[dict[str, Any]] = field(default_factory=list)
+    refused: int = 0
+    source_unavailable: bool = False
+
+
+class Context:
+    """What a process needs to run steps: the store, an index, a cache of partitions, the bucket."""
+
+    def __init__(self, settings: Settings, options: Options, shared: bool = False) -> None:
+        """`shared`: other processes publish into the lake at the same time, so listings are not trusted for long."""
+        self.settings = settings
+        self.shared = shared
+        self.options = options
+        self.store: Store = open_store(settings.lake, settings.lake_access)
+        self.index = Index(self.store)
+        self.ingester = Ingester(settings)
+        self._cache: OrderedDict[tuple[str, date, str], pl.DataFrame] = OrderedDict()
+        self._cached_rows = 0
+
+    def load(self, ds: Dataset, day: date) -> pl.DataFrame:
+        """A partition, from memory where this process has read the same file before."""
+        entry = self.index.get(ds, day)
+        key = (ds.name, day, entry.stamp if entry else "")
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        frame = partitions.read_partition(self.store, ds, day)
+        self._cache[key] = frame
+        self._cached_rows += frame.height
+        while self._cached_rows > CACHE_ROWS and len(self._cache) > 1:
+            _, dropped = self._cache.popitem(last=False)
+            self._cached_rows -= dropped.height
+        return frame
+
+    def held(self, step: Step, session: date, inputs_key: str) -> Refusal | None:
+        """The refusal that holds this step on these inputs, if there is one."""
+        for dataset in step.writes:
+            prefix = f"{partitions.QUARANTINE}/{dataset}/session={session}/{inputs_key[:16]}-"
+            for stat in self.store.list(prefix.rsplit("/", 1)[0] + "/"):
+                if stat.path.startswith(prefix) and stat.path.endswith("/refusal.json"):
+                    refusal = Refusal(**json.loads(self.store.read(stat.path)))
+                    if refusal.kind == "held" and refusal.inputs_key == inputs_key:
+                        return refusal
+        return None
+
+
+def execute(task: Task, context: Context) -> StepResult:
+    """Run a task. Never raises for bad input or an unavailable source: the result says what happened."""
+    result = StepResult(task.step.name, task.session, "failed")
+    began = time.monotonic()
+    try:
+        _execute(task, context, result)
+    except BadInputError as error:
+        _hold(task, context, result, error.rule, error.what, error.cure, None, None)
+    except (FlowlakeError, pl.exceptions.PolarsError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
+        result.status = "failed"
+        result.detail = str(error) if isinstance(error, FlowlakeError) else f"{type(error).__name__}: {error}"
+        result.source_unavailable = isinstance(error, SourceUnavailableError)
+        log.exception("%s %s failed", task.step.name, task.session)
+        if isinstance(error, StorageError):
+            raise
+    result.seconds = time.monotonic() - began
+    return result
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done about a task: `due`, or a reason for leaving it alone."""
+
+    status: str
+    detail: str = ""
+    key: str = ""
+    records: tuple[InputRecord, ...] = ()
+    source: Source | None = None
+    reader: AsOfReader | None = None
+
+
+def decide(task: Task, context: Context, result: StepResult) -> Decision:
+    """Compare the task's inputs and versions with what the lake recorded. Fetches a source object only if it is new."""
+    step, session = task.step, task.session
+    source = reader = None
+    if step.is_ingest:
+        if context.shared:
+            context.index.refresh(DATASETS[step.writes[0]])
+        source = context.ingester.look(task.objects, session, result)
+        if source is None:
+            return Decision("absent", "the bucket has no file for it")
+        records = source.records
+    else:
+        reader = _reader(task, context)
+        gathered = _gather(task, reader)
+        if isinstance(gathered, str):
+            return Decision("blocked", gathered)
+        records = gathered
+    key = inputs_key(step, records)
+    if _fresh(step, session, context, key):
+        return Decision("fresh", key=key)
+    if not context.options.retry and (refusal := context.held(step, session, key)):
+        return Decision("held", f"{refusal.what} ({refusal.cure})", key)
+    if step.vintage and not context.options.restate and _exists(step, session, context):
+        return Decision("restatable", "its inputs changed after it was published", key)
+    return Decision("due", key=key, records=records, source=source, reader=reader)
+
+
+def _execute(task: Task, context: Context, result: StepResult) -> None:
+    step, session = task.step, task.session
+    decision = decide(task, context, result)
+    result.inputs_key = decision.key
+    if decision.status != "due":
+        result.status, result.detail = decision.status, decision.detail
+    elif decision.source is not None:
+        table = decision.source.table()
+        _publish(task, context, result, decision.records, Output({step.writes[0]: table}, extra_columns(table, step.writes[0])))
+    elif decision.reader is not None:
+        _publish(task, context, result, decision.records, step.load()(_inputs(task, decision.reader), session))
+
+
+def _reader(task: Task, context: Context) -> AsOfReader:
+    """A reader that sees what other processes have published meanwhile."""
+    if context.shared:
+        for name in {read.dataset for read in task.step.reads} | set(task.step.writes) | {"corporate_actions"}:
+            context.index.refresh(DATASETS[name])
+    return AsOfReader(context.store, context.index, task.session, context.load)
+
+
+def _slice(read: Read) -> Slice:
+    return Slice(DATASETS[read.dataset], read.sessions, read.lag, read.adjust)
+
+
+def _gather(task: Task, reader: AsOfReader) -> tuple[InputRecord, ...] | str:
+    """The record of every input that exists, or the reason why the step cannot run."""
+    step = task.step
+    found = {read.dataset: reader.record(_slice(read)) for read in step.reads}
+    if missing := [
+        read.dataset for read in step.reads if read.required and not _has_today(found[read.dataset], read, task.session)
+    ]:
+        return f"needs {', '.join(missing)}"
+    if step.any_of and not any(_is_today(found.get(name), task.session) for name in step.any_of):
+        return f"needs one of {', '.join(step.any_of)}"
+    records = [record for record in found.values() if record is not None]
+    if step.reads_listing:
+        listed = [[o.key, o.size] for o in task.objects]
+        records.append(InputRecord(LISTING, str(task.session), str(task.session), json_hash(listed)))
+    return tuple(sorted(records, key=lambda r: r.dataset))
+
+
+def _has_today(record: InputRecord | None, read: Read, session: date) -> bool:
+    return record is not None if read.lag else _is_today(record, session)
+
+
+def _is_today(record: InputRecord | None, session: date) -> bool:
+    return record is not None and record.last == str(session)
+
+
+def _inputs(task: Task, reader: AsOfReader) -> dict[str, pl.DataFrame]:
+    frames = {read.dataset: reader.read(_slice(read)) for read in task.step.reads}
+    inputs = {name: frame for name, frame in frames.items() if frame is not None}
+    if task.step.reads_listing:
+        inputs[LISTING] = listing_frame(task.objects)
+    return inputs
+
+
+def listing_frame(objects: Iterable[SourceObject]) -> pl.DataFrame:
+    rows = [(o.key, o.dataset, o.file_date, o.size, o.etag) for o in objects]
+    schema = {"key": pl.String, "dataset": pl.String, "file_date": pl.Date, "size": pl.Int64, "etag": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row").sort("key")
+
+
+def inputs_key(step: Step, records: Iterable[InputRecord]) -> str:
+    """One hash over everything that decides the step's output: inputs, and the versions of step, schemas and suites."""
+    outputs = [[name, schema_hash(DATASETS[name]), suite_hash(DATASETS[name])] for name in step.writes]
+    return json_hash([step.name, step.version, outputs, [[r.dataset, r.first, r.last, r.hash] for r in records]])
+
+
+_SCHEMA_HASHES: dict[str, str] = {}
+
+
+def schema_hash(ds: Dataset) -> str:
+    if ds.name not in _SCHEMA_HASHES:
+        schema = arrow_schema(ds)
+        _SCHEMA_HASHES[ds.name] = json_hash([[f.name, str(f.type), f.nullable] for f in schema])
+    return _SCHEMA_HASHES[ds.name]
+
+
+def _exists(step: Step, session: date, context: Context) -> bool:
+    return any(context.index.get(DATASETS[name], session) is not None for name in step.writes)
+
+
+def _fresh(step: Step, session: date, context: Context, key: str) -> bool:
+    entries = [context.index.get(DATASETS[name], session) for name in step.writes]
+    return all(entry is not None and entry.lineage.inputs_key == key for entry in entries)
+
+
+def _publish(task: Task, context: Context, result: StepResult, records: tuple[InputRecord, ...], output: Output) -> None:
+    """Audit every table of the step; publish all of them, or hold all of them."""
+    step, session = task.step, task.session
+    if set(output.tables) != set(step.writes):
+        raise ValueError(f"{step.name} gave {sorted(output.tables)}, declared are {sorted(step.writes)}")
+    tables = {name: DATASETS[name].conform(frame, session) for name, frame in output.tables.items()}
+    result.findings.extend(_finding_row(finding, session) for finding in output.findings)
+    _check_rejected(task, tables, output.findings)
+    for name, table in tables.items():
+        ds = DATASETS[name]
+        audited = audit(ds, table, session)
+        result.audits.append(_audit_row(audited, table.height))
+        if context.options.keep_validations:
+            result.validations.append(audited.validation)
+        if not audited.success:
+            first = audited.errors[0]
+            what = f"{name} {session}: " + "; ".join(f"{f.column or 'table'} {f.rule}: {f.count} rows fail" for f in audited.errors)
+            cure = (
+                f"look at the rows in quarantine, correct the source, and run again; or `--retry` after a fix (first: {first.rule})"
+            )
+            _hold(task, context, result, "audit", what, cure, table, first.rows)
+            return
+        result.findings.extend(_warning_rows(audited, session))
+    for name, table in tables.items():
+        body = partitions.encode(
+            DATASETS[name], table, {partitions.FOOTER_KEY: _lineage(step, session, name, table, records, result).to_json()}
+        )
+        result.published.append(publish(context.store, context.index, DATASETS[name], session, body))
+        result.rows += table.height
+    _keep_rejected(task, context, result, output.findings)
+    result.status = "built"
+
+
+def _lineage(
+    step: Step, session: date, name: str, table: pl.DataFrame, records: tuple[InputRecord, ...], result: StepResult
+) -> Lineage:
+    ds = DATASETS[name]
+    return Lineage(
+        dataset=name,
+        session=str(session),
+        data_hash=data_hash(table),
+        rows=table.height,
+        known_last_utc=partitions.known_last(table),
+        step=step.name,
+        step_version=step.version,
+        schema_hash=schema_hash(ds),
+        suite_hash=suite_hash(ds),
+        inputs=records,
+        inputs_key=result.inputs_key,
+    )
+
+
+def _check_rejected(task: Task, tables: dict[str, pl.DataFrame], findings: tuple[Finding, ...]) -> None:
+    for name, table in tables.items():
+        rejected = [f for f in findings if f.kind == "rejected" and f.dataset == name]
+        count = sum(f.row_count for f in rejected)
+        if count > REJECTED_ROWS and count > REJECTED_SHARE * (table.height + count) and rejected:
+            reasons = "; ".join(f"{f.what} ({f.row_count} rows)" for f in rejected)
+            raise BadInputError(
+                f"{name} {task.session}",
+                "too_many_rejected",
+                f"{count} of {table.height + count} rows were rejected: {reasons}",
+                rejected[0].cure,
+            )
+
+
+def _hold(
+    task: Task,
+    context: Context,
+    result: StepResult,
+    rule: str,
+    what: str,
+    cure: str,
+    candidate: pl.DataFrame | None,
+    rows: pl.DataFrame | None,
+) -> None:
+    """Put the step's output in quarantine; what the lake served before goes on being served."""
+    name = task.step.writes[0]
+    refusal = _refusal(task, context, result, name, "held", rule, what, cure, 0 if rows is None else rows.height)
+    quarantine.put(context.store, refusal, DATASETS[name], candidate, rows)
+    result.status, result.detail = "quarantined", f"{what} ({cure})"
+    result.refused += 1
+
+
+def _keep_rejected(task: Task, context: Context, result: StepResult, findings: tuple[Finding, ...]) -> None:
+    for finding in findings:
+        if finding.kind != "rejected" or finding.rows is None:
+            continue
+        name = finding.dataset if finding.dataset in DATASETS else task.step.writes[0]
+        refusal = _refusal(task, context, result, name, "rows", finding.rule, finding.what, finding.cure, finding.rows.height)
+        rows = finding.rows.drop(SESSION, strict=False)
+        quarantine.put(context.store, refusal, DATASETS[name], None, rows)
+        result.refused += 1
+
+
+def _refusal(
+    task: Task, context: Context, result: StepResult, name: str, kind: str, rule: str, what: str, cure: str, rows: int
+) -> Refusal:
+    return Refusal(
+        dataset=name,
+        session=str(task.session),
+        inputs_key=result.inputs_key,
+        kind=kind,
+        step=task.step.name,
+        rule=rule,
+        what=what,
+        cure=cure,
+        rows=rows,
+        quarantined_at_utc=datetime.now(UTC).isoformat(),
+        run_id=context.options.run_id,
+    )
+
+
+def _finding_row(finding: Finding, session: date) -> dict[str, Any]:
+    return {
+        "dataset": finding.dataset,
+        "session": session,
+        "found_at_utc": datetime.now(UTC),
+        "rule": finding.rule,
+        "kind": finding.kind,
+        "severity": finding.severity.value,
+        "rows": finding.row_count,
+        "what": finding.what,
+        "cure": finding.cure,
+    }
+
+
+def _warning_rows(audited: AuditResult, session: date) -> list[dict[str, Any]]:
+    return [
+        {
+            "dataset": audited.dataset,
+            "session": session,
+            "found_at_utc": datetime.now(UTC),
+            "rule": "audit",
+            "kind": "note",
+            "severity": failure.severity.value,
+            "rows": failure.count,
+            "what": f"{failure.column or 'table'}: {failure.rule} does not hold",
+            "cure": "the rows are published; look at them before you rely on the column",
+        }
+        for failure in audited.failures
+    ]
+
+
+def _audit_row(audited: AuditResult, rows: int) -> dict[str, Any]:
+    return {
+        "dataset": audited.dataset,
+        "session": audited.session,
+        "audited_at_utc": datetime.now(UTC),
+        "passed": audited.success,
+        "checks": audited.evaluated,
+        "failed_checks": len(audited.failures),
+        "failures": "\n".join(f"{f.column or 'table'}: {f.rule} ({f.count} rows)" for f in audited.failures),
+        "suite_hash": audited.suite_hash,
+        "rows": rows,
+    }
+
+
+__all__ = ["Context", "Options", "StepResult", "Task", "execute", "inputs_key", "listing_frame"]

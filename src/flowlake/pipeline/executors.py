@@ -1,0 +1,118 @@
+"""Executors: the same tasks one after another in this process, or on Dask. Equal lakes from all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from flowlake.core.errors import UsageError
+from flowlake.core.settings import Settings
+from flowlake.pipeline.execute import Context, Options, StepResult, Task, execute
+from flowlake.pipeline.plan import producers
+
+
+@dataclass(frozen=True)
+class Node:
+    """A task and the positions of the tasks that must end before it starts."""
+
+    task: Task
+    after: tuple[int, ...]
+
+
+def graph(tasks: Sequence[Task]) -> list[Node]:
+    """Dependencies between tasks that come in session order, and within a session in the plan's order.
+
+    A step waits for the producers of what it reads in its own session. A step that looks back also waits for its own task of the
+    session before, and through it for everything earlier; so a window is complete without an edge per session.
+    """
+    position = {(task.step.name, task.session): i for i, task in enumerate(tasks)}
+    sessions = sorted({task.session for task in tasks})
+    before = dict(zip(sessions[1:], sessions[:-1], strict=True))
+    makers = producers()
+    nodes = []
+    for task in tasks:
+        after = set()
+        read = {r.dataset for r in task.step.reads} | ({"corporate_actions"} if any(r.adjust for r in task.step.reads) else set())
+        for name in read:
+            maker = makers[name].name
+            if (maker, task.session) in position and maker != task.step.name:
+                after.add(position[maker, task.session])
+        if task.step.looks_back:
+            earlier = before.get(task.session)
+            while earlier is not None and (task.step.name, earlier) not in position:
+                earlier = before.get(earlier)
+            if earlier is not None:
+                after.add(position[task.step.name, earlier])
+                after |= _lagged(task, earlier, position)
+        nodes.append(Node(task, tuple(sorted(i for i in after if i < position[task.step.name, task.session]))))
+    return nodes
+
+
+def _lagged(task: Task, earlier: Any, position: dict[tuple[str, Any], int]) -> set[int]:
+    """Producers in the session before, for inputs that are read with a lag."""
+    makers = producers()
+    names = (makers[r.dataset].name for r in task.step.reads if r.looks_back)
+    return {position[name, earlier] for name in names if (name, earlier) in position}
+
+
+def run_local(tasks: Sequence[Task], settings: Settings, options: Options) -> Iterator[StepResult]:
+    """One task after another in this process, in the given order."""
+    context = Context(settings, options)
+    for _, of_session in groupby(tasks, key=lambda task: task.session):
+        todo = list(of_session)
+        context.ingester.prefetch(o for task in todo if task.step.is_ingest for o in task.objects)
+        for task in todo:
+            yield execute(task, context)
+
+
+def run_dask(tasks: Sequence[Task], settings: Settings, options: Options, scheduler: str, workers: int) -> Iterator[StepResult]:
+    """Tasks on a Dask cluster as their inputs become ready: the one at `scheduler`, or processes of this machine."""
+    from distributed import as_completed
+
+    with _client(scheduler, workers) as client:
+        futures: list[Any] = []
+        for i, node in enumerate(graph(tasks)):
+            key = f"{node.task.step.name}-{node.task.session}-{options.run_id}-{i}"
+            waits = [futures[j] for j in node.after]
+            futures.append(client.submit(run_task, node.task, settings, options, waits, key=key, priority=-i, pure=False))
+        for future in as_completed(futures):
+            result = future.result()
+            if not isinstance(result, StepResult):
+                raise TypeError(f"a worker returned {type(result).__name__}")
+            yield result
+
+
+_CONTEXTS: dict[str, Context] = {}
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def run_task(task: Task, settings: Settings, options: Options, waits: Sequence[StepResult] = ()) -> StepResult:
+    """Run a task in a worker; `waits` only orders it. Several threads of one worker take turns: they share a context."""
+    with _ONE_AT_A_TIME:
+        if options.run_id not in _CONTEXTS:
+            _CONTEXTS.clear()
+            _CONTEXTS[options.run_id] = Context(settings, options, shared=True)
+        return execute(task, _CONTEXTS[options.run_id])
+
+
+@contextmanager
+def _client(scheduler: str, workers: int) -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout="20s")
+        except (OSError, TimeoutError, ValueError) as error:
+            raise UsageError(f"no Dask scheduler answers at {scheduler}: {error}", "start one, or leave --scheduler out") from None
+        with client:
+            yield client
+        return
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

@@ -1,0 +1,249 @@
+"""From the bucket to a raw table: which objects feed a partition, whether they changed, fetching and parsing them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from flowlake.core.errors import BadInputError, StorageError
+from flowlake.core.sessions import is_session, next_session
+from flowlake.core.settings import Settings
+from flowlake.datasets.model import Finding
+from flowlake.datasets.raw import RAW
+from flowlake.lake.hashing import data_hash
+from flowlake.lake.partitions import InputRecord
+from flowlake.sources import feeds
+from flowlake.sources.bucket import Bucket, Download, ObjectInfo, open_bucket
+
+if TYPE_CHECKING:
+    from flowlake.pipeline.execute import StepResult
+
+MANY_FILES = frozenset({"cboe_snapshot"})
+"""Raw datasets with one file per underlying and session."""
+_RAW = {ds.name: ds for ds in RAW}
+
+
+@dataclass(frozen=True)
+class SourceObject:
+    """An object of the bucket that feeds a raw dataset. `sha256` is known where this very version was fetched before."""
+
+    key: str
+    size: int
+    etag: str
+    last_modified: datetime
+    dataset: str
+    file_date: date | None
+    sha256: str = ""
+
+    @property
+    def info(self) -> ObjectInfo:
+        return ObjectInfo(self.key, self.size, self.etag, self.last_modified)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The bucket at one moment, sorted into what feeds which partition."""
+
+    objects: tuple[SourceObject, ...]
+    unknown: int
+    """Objects whose key feeds nothing."""
+
+    def datasets(self) -> set[str]:
+        return {o.dataset for o in self.objects}
+
+    def sessions(self) -> list[date]:
+        """Exchange sessions for which the bucket has at least one file."""
+        return sorted({o.file_date for o in self.objects if o.file_date and is_session(o.file_date)})
+
+    def feeding(self, dataset: str, session: date) -> tuple[SourceObject, ...]:
+        """Objects of a dataset for a session; reference files feed every session."""
+        return tuple(o for o in self._by_dataset().get(dataset, ()) if o.file_date in (None, session))
+
+    def dated(self, session: date) -> tuple[SourceObject, ...]:
+        """Files dated from a session up to the day before the next: files of the session, and of holidays after it."""
+        last = next_session(session) - timedelta(days=1)
+        return tuple(o for o in self.objects if o.file_date and session <= o.file_date <= last)
+
+    def _by_dataset(self) -> dict[str, tuple[SourceObject, ...]]:
+        grouped: dict[str, list[SourceObject]] = {}
+        for o in self.objects:
+            grouped.setdefault(o.dataset, []).append(o)
+        return {name: tuple(found) for name, found in grouped.items()}
+
+
+def list_bucket(bucket: Bucket, known: dict[tuple[str, str, int], str]) -> Listing:
+    """Everything in the bucket that feeds the lake. `known` maps (key, etag, size) to a hash that was computed before."""
+    found: list[SourceObject] = []
+    unknown = 0
+    for info in bucket.objects():
+        match = feeds.match(info.key)
+        if match is None:
+            unknown += 1
+            continue
+        sha = known.get((info.key, info.etag, info.size), "")
+        name = match.feed.dataset.name
+        found.append(SourceObject(info.key, info.size, info.etag, info.last_modified, name, match.file_date, sha))
+    return Listing(tuple(sorted(found, key=lambda o: o.key)), unknown)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an ingest step found: the records that decide freshness, and the table when it is asked for."""
+
+    records: tuple[InputRecord, ...]
+    table: Callable[[], pl.DataFrame]
+
+
+class Ingester:
+    """Fetches and parses source objects for one process; keeps the small reference tables."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._bucket: Bucket | None = None
+        self._reference: dict[tuple[str, str], pl.DataFrame] = {}
+        self._downloads: dict[tuple[str, str], Download] = {}
+        self._reported: set[tuple[str, str]] = set()
+        self._folder = Path()
+        self._scratch = Path(settings.scratch) if settings.scratch else Path(tempfile.gettempdir()) / _scratch_name(settings)
+
+    def look(self, objects: tuple[SourceObject, ...], session: date, result: StepResult) -> Source | None:
+        """What feeds the partition, fetched as far as needed to tell whether it changed; None where nothing feeds it."""
+        if not objects:
+            return None
+        if objects[0].file_date is None:
+            return self._reference_source(objects, session, result)
+        if len(objects) > 1 and objects[0].dataset not in MANY_FILES:
+            raise BadInputError(
+                f"{objects[0].dataset} {session}",
+                "two_files",
+                f"{len(objects)} objects feed one partition: {', '.join(o.key for o in objects)}",
+                "remove all but one from the bucket",
+            )
+        records = tuple(self._record(o, session, result) for o in objects)
+        return Source(records, lambda: self._session_table(objects, result))
+
+    def _record(self, o: SourceObject, session: date, result: StepResult) -> InputRecord:
+        return InputRecord(f"bucket:{o.key}", str(session), str(session), o.sha256 or self._fetch(o, result)[1])
+
+    def _session_table(self, objects: tuple[SourceObject, ...], result: StepResult) -> pl.DataFrame:
+        tables = []
+        for o in objects:
+            body, _ = self._fetch(o, result)
+            try:
+                tables.append(feeds.parse(_feed(o.key), o.key, body))
+            finally:
+                self._forget(o)
+        return pl.concat(tables)
+
+    def _reference_source(self, objects: tuple[SourceObject, ...], session: date, result: StepResult) -> Source:
+        """A reference file is recorded by the rows that were known, never as a whole: later rows change nothing."""
+        tables = [self._reference_table(o, result) for o in objects]
+        name = objects[0].dataset
+        known = feeds.as_known(name, pl.concat(tables), session)
+        conformed = _RAW[name].conform(known, session)
+        record = InputRecord(f"bucket:{name}", str(session), str(session), data_hash(conformed))
+        return Source((record,), lambda: known)
+
+    def _reference_table(self, o: SourceObject, result: StepResult) -> pl.DataFrame:
+        key = (o.key, o.etag)
+        if key not in self._reference:
+            body, _ = self._fetch(o, result)
+            self._reference[key] = feeds.parse(_feed(o.key), o.key, body)
+            self._forget(o)
+        return self._reference[key]
+
+    def prefetch(self, objects: Iterable[SourceObject]) -> None:
+        """Download in parallel what was never fetched before. A failure is left for the step that needs the object to report."""
+        wanted = [o for o in objects if not o.sha256 and (o.key, o.etag) not in self._downloads]
+        if not wanted:
+            return
+        bucket, folder = self._open()
+        fetched = bucket.fetch_many([o.info for o in wanted], folder, workers=self._settings.download_workers)
+        for o, download in zip(wanted, fetched, strict=True):
+            if isinstance(download, Download):
+                self._downloads[o.key, o.etag] = download
+
+    def _open(self) -> tuple[Bucket, Path]:
+        if self._bucket is None:
+            self._bucket = open_bucket(self._settings)
+            try:
+                self._own_folder()
+            except OSError as error:
+                raise StorageError(
+                    f"cannot write to {self._scratch}: {error}", "set FLOWLAKE_SCRATCH to a folder with space"
+                ) from error
+        return self._bucket, self._folder
+
+    def _own_folder(self) -> None:
+        """The first process gets the folder in which a killed run left half-fetched objects; others, one each of their own."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        self._lock = (self._scratch / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._folder = self._scratch / "downloads"
+        except BlockingIOError:
+            own = tempfile.TemporaryDirectory(dir=self._scratch, prefix="worker-")
+            weakref.finalize(self, own.cleanup)
+            self._folder = Path(own.name)
+
+    def _fetch(self, o: SourceObject, result: StepResult) -> tuple[bytes, str]:
+        """The object's bytes and their hash; fetched once, however often they are asked for before they are used."""
+        key = (o.key, o.etag)
+        if key not in self._downloads:
+            bucket, folder = self._open()
+            self._downloads[key] = bucket.fetch(o.info, folder)
+        download = self._downloads[key]
+        if not o.sha256 and key not in self._reported:
+            self._reported.add(key)
+            row = {"key": o.key, "size": o.size, "etag": o.etag, "sha256": download.sha256, "fetched_at_utc": datetime.now(UTC)}
+            result.fetched.append(row)
+        return download.path.read_bytes(), download.sha256
+
+    def _forget(self, o: SourceObject) -> None:
+        """The object is in the lake or in quarantine: its download has served."""
+        download = self._downloads.pop((o.key, o.etag), None)
+        if download is not None:
+            download.path.unlink(missing_ok=True)
+
+
+def _scratch_name(settings: Settings) -> str:
+    place = f"{settings.lake}|{settings.bucket_endpoint}|{settings.bucket_name}"
+    return f"flowlake-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+
+
+def _feed(key: str) -> feeds.Feed:
+    match = feeds.match(key)
+    if match is None:
+        raise ValueError(f"{key} feeds nothing")
+    return match.feed
+
+
+def extra_columns(table: pl.DataFrame, name: str) -> tuple[Finding, ...]:
+    """A note where the vendor's file has columns that nobody declared."""
+    if "extra" not in table.columns or not (rows := table.filter(pl.col("extra").is_not_null())).height:
+        return ()
+    columns = sorted(json.loads(rows.get_column("extra")[0]))
+    return (
+        Finding(
+            name,
+            "extra_columns",
+            f"{name}: the file has columns that are not declared: {', '.join(columns)}; they are kept in `extra`",
+            "declare the columns in the dataset if they matter",
+            rows=rows.head(1000),
+        ),
+    )
+
+
+def ledger(rows: pl.DataFrame) -> dict[tuple[str, str, int], str]:
+    """(key, etag, size) -> sha256 from the records of earlier downloads."""
+    return {(key, etag, size): sha for key, etag, size, sha in rows.select("key", "etag", "size", "sha256").iter_rows()}

@@ -1,0 +1,128 @@
+"""The one plan: every step, declared once. The command line, the executors and the DAGs are all made from it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from flowlake.core.errors import UsageError
+from flowlake.datasets.raw import RAW
+from flowlake.pipeline.step import Read, Stage, Step
+
+YEAR = 252
+"""Sessions in a year: the longest baseline."""
+TWO_YEARS = 504
+RECENT = 20
+
+
+def _ingest(dataset: str) -> Step:
+    return Step(f"ingest_{dataset}", Stage.INGEST, 1, "", (), (dataset,))
+
+
+def _curate(name: str, function: str, *reads: Read, any_of: tuple[str, ...] = (), version: int = 1) -> Step:
+    return Step(f"curate_{name}", Stage.CURATE, version, f"flowlake.curate.{function}", reads, (name,), any_of=any_of)
+
+
+_TICKERS = (
+    Read("massive_option_trades"),
+    Read("massive_option_minute"),
+    Read("massive_option_day"),
+    Read("massive_option_quotes"),
+    Read("open_interest_file"),
+    Read("cboe_snapshot"),
+)
+_CONTRACTS = Read("contracts", required=True)
+
+STEPS: tuple[Step, ...] = (
+    *(_ingest(ds.name) for ds in RAW),
+    _curate("sessions", "sessions:sessions"),
+    _curate("corporate_actions", "reference:corporate_actions", Read("corporate_actions_file"), Read("lean_events")),
+    _curate("rates", "reference:rates", Read("rates_file"), Read("lean_interest_rate")),
+    _curate(
+        "contracts",
+        "contracts:contracts",
+        *_TICKERS,
+        Read("contract_roots_file"),
+        any_of=tuple(read.dataset for read in _TICKERS),
+    ),
+    _curate("option_trades", "trades:option_trades", Read("massive_option_trades", required=True), _CONTRACTS),
+    _curate("option_bars_1m", "bars:option_bars_1m", Read("massive_option_minute", required=True), _CONTRACTS),
+    _curate("option_bars_1d", "bars:option_bars_1d", Read("massive_option_day", required=True), _CONTRACTS),
+    _curate(
+        "option_quotes_eod",
+        "quotes:option_quotes_eod",
+        Read("massive_option_quotes"),
+        Read("cboe_snapshot"),
+        _CONTRACTS,
+        any_of=("massive_option_quotes", "cboe_snapshot"),
+    ),
+    _curate(
+        "open_interest",
+        "open_interest:open_interest",
+        Read("open_interest_file"),
+        Read("cboe_snapshot"),
+        _CONTRACTS,
+        any_of=("open_interest_file", "cboe_snapshot"),
+    ),
+    _curate("equity_bars_1m", "bars:equity_bars_1m", Read("massive_stock_minute", required=True)),
+    _curate("equity_bars_1d", "bars:equity_bars_1d", Read("massive_stock_day", required=True)),
+    Step(
+        "option_iv",
+        Stage.FACTORS,
+        1,
+        "flowlake.factors.option_iv:option_iv",
+        (
+            _CONTRACTS,
+            Read("option_trades"),
+            Read("option_bars_1m"),
+            Read("option_bars_1d"),
+            Read("option_quotes_eod"),
+            Read("equity_bars_1m"),
+            Read("equity_bars_1d"),
+            Read("rates"),
+            Read("corporate_actions"),
+        ),
+        ("option_iv",),
+        any_of=("option_trades", "option_bars_1m", "option_bars_1d", "option_quotes_eod"),
+    ),
+    Step(
+        "daily_factors",
+        Stage.FACTORS,
+        1,
+        "flowlake.factors.daily:daily_factors",
+        (
+            Read("option_iv", required=True),
+            _CONTRACTS,
+            Read("option_trades"),
+            Read("option_bars_1m"),
+            Read("option_bars_1d"),
+            Read("equity_bars_1m"),
+            Read("equity_bars_1d"),
+            Read("open_interest", sessions=2, adjust=True),
+        ),
+        ("daily_factors",),
+    ),
+)
+
+
+@cache
+def by_name() -> dict[str, Step]:
+    return {step.name: step for step in STEPS}
+
+
+@cache
+def producers() -> dict[str, Step]:
+    """Dataset -> the step that writes it."""
+    return {dataset: step for step in STEPS for dataset in step.writes}
+
+
+def select(names: list[str]) -> tuple[Step, ...]:
+    """Steps by name or stage, in the plan's order; all where none is named. Raises UsageError for an unknown name."""
+    if not names:
+        return STEPS
+    stages = {stage.value for stage in Stage}
+    if unknown := [n for n in names if n not in by_name() and n not in stages]:
+        raise UsageError(
+            f"there is no step {', '.join(unknown)}",
+            f"steps: {', '.join(by_name())}; stages: {', '.join(sorted(stages))}",
+        )
+    return tuple(step for step in STEPS if step.name in names or step.stage.value in names)

@@ -1,0 +1,293 @@
+"""A run: list the bucket, plan the tasks, execute them, and write down what happened."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
+from importlib.metadata import version
+from typing import Any
+
+import polars as pl
+
+from flowlake import __version__
+from flowlake.core.errors import SourceUnavailableError, UsageError
+from flowlake.core.sessions import sessions_between
+from flowlake.core.settings import Settings
+from flowlake.datasets.ops import OBJECTS, PUBLICATIONS, RUNS
+from flowlake.datasets.registry import DATASETS, RUN_KEYED
+from flowlake.lake import journal
+from flowlake.lake.index import Index
+from flowlake.lake.journal import Journal
+from flowlake.lake.partitions import partition_path
+from flowlake.lake.publish import Published
+from flowlake.lake.store import LocalStore, Store, file_hash, open_store
+from flowlake.pipeline.execute import Context, Options, StepResult, Task, decide
+from flowlake.pipeline.executors import run_dask, run_local
+from flowlake.pipeline.ingest import Listing, ledger, list_bucket
+from flowlake.pipeline.plan import STEPS
+from flowlake.pipeline.step import Stage, Step
+from flowlake.sources.bucket import open_bucket
+
+log = logging.getLogger("flowlake")
+
+LIBRARIES = ("polars", "pyarrow", "numpy", "numba", "scikit-learn", "hmmlearn", "great-expectations")
+STALE_STAGING_SECONDS = 6 * 3600.0
+UNAVAILABLE_LIMIT = 3
+"""A run ends when this many source objects in a row could not be had: the bucket is away, not the file."""
+EVERY_DAY = frozenset({"find_gaps"})
+"""Steps that also run for exchange sessions of which the bucket has nothing."""
+
+Progress = Callable[[int, int, StepResult], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run. `first` and `last` are both inclusive; `executor` is local or dask."""
+
+    first: date
+    last: date
+    steps: tuple[Step, ...] = STEPS
+    executor: str = "local"
+    scheduler: str = ""
+    workers: int = 2
+    retry: bool = False
+    restate: bool = False
+
+
+@dataclass
+class Report:
+    """What a run did. `exit_code` is 0 when all is built or fresh, 1 after a failure, 3 when something was quarantined."""
+
+    run_id: str
+    first: date
+    last: date
+    sessions: int
+    seconds: float = 0.0
+    results: list[StepResult] = field(default_factory=list)
+    unknown_objects: int = 0
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """Status counts by step, in the plan's order."""
+        found: dict[str, Counter[str]] = {step.name: Counter() for step in STEPS}
+        for result in self.results:
+            found[result.step][result.status] += 1
+        return {name: counter for name, counter in found.items() if counter}
+
+    def total(self, status: str) -> int:
+        return sum(result.status == status for result in self.results)
+
+    @property
+    def refused(self) -> int:
+        return sum(result.refused for result in self.results)
+
+    @property
+    def exit_code(self) -> int:
+        if self.total("failed"):
+            return 1
+        return 3 if self.refused or self.total("held") else 0
+
+    def validations(self) -> list[dict[str, Any]]:
+        return [validation for result in self.results for validation in result.validations]
+
+
+def new_run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
+def run(settings: Settings, request: Request, progress: Progress | None = None) -> Report:
+    """Bring the lake up to date for the requested sessions. Raises FlowlakeError where nothing can go on."""
+    began = time.monotonic()
+    store = open_store(settings.lake, settings.lake_access)
+    if isinstance(store, LocalStore):
+        store.clean_staging(STALE_STAGING_SECONDS, time.time())
+    records = Journal(store, new_run_id())
+    options = Options(records.run_id, request.retry, request.restate)
+    listing = list_bucket(open_bucket(settings), ledger(journal.records(store, OBJECTS)))
+    tasks = plan_tasks(listing, request)
+    report = Report(records.run_id, request.first, request.last, len({t.session for t in tasks}), unknown_objects=listing.unknown)
+    adopt(store, records)
+    try:
+        for result in _within_patience(_results(tasks, settings, options, request)):
+            report.results.append(result)
+            _record(records, result)
+            if progress:
+                progress(len(report.results), len(tasks), result)
+    finally:
+        records.flush()
+    _save_index(store)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def plan_tasks(listing: Listing, request: Request) -> list[Task]:
+    """Tasks in session order. Raises UsageError where the range holds no session, or the bucket nothing of it."""
+    days = sessions_between(request.first, request.last)
+    if not days:
+        raise UsageError(f"there is no session from {request.first} to {request.last}", "give trading days, the earlier one first")
+    listed = set(listing.sessions())
+    if not listed.intersection(days):
+        span = f"it has {min(listed)} to {max(listed)}" if listed else "no key in it is one of a known feed"
+        raise UsageError(f"the bucket has no file for {request.first} to {request.last}", f"{span}; check FLOWLAKE_BUCKET_PREFIX")
+    newest, oldest = max(listed), min(listed)
+    fed = fed_steps(listing.datasets())
+    tasks: list[Task] = []
+    for day in days:
+        for step in request.steps:
+            if step.name not in fed:
+                continue
+            if day not in listed and not (step.name in EVERY_DAY and oldest < day < newest):
+                continue
+            tasks.append(Task(step, day, _objects(listing, step, day)))
+    return tasks
+
+
+def fed_steps(raw: set[str]) -> set[str]:
+    """Steps that the bucket's feeds can reach: what has no feed at all is not planned, and `doctor` says what would feed it."""
+    reached = set(raw)
+    names = set()
+    for step in STEPS:
+        needed = [read.dataset for read in step.reads if read.required]
+        if step.is_ingest and step.writes[0] not in raw:
+            continue
+        if all(n in reached for n in needed) and (not step.any_of or reached.intersection(step.any_of)):
+            names.add(step.name)
+            reached.update(step.writes)
+    return names
+
+
+def _objects(listing: Listing, step: Step, day: date) -> tuple[Any, ...]:
+    if step.is_ingest:
+        return listing.feeding(step.writes[0], day)
+    return listing.dated(day) if step.reads_listing else ()
+
+
+def _results(tasks: Sequence[Task], settings: Settings, options: Options, request: Request) -> Iterator[StepResult]:
+    if request.executor == "dask":
+        return run_dask(tasks, settings, options, request.scheduler or settings.dask_scheduler, request.workers)
+    return run_local(tasks, settings, options)
+
+
+def _within_patience(results: Iterator[StepResult]) -> Iterator[StepResult]:
+    away = 0
+    for result in results:
+        yield result
+        away = away + 1 if result.source_unavailable else 0 if result.status == "built" else away
+        if away >= UNAVAILABLE_LIMIT:
+            raise SourceUnavailableError(
+                f"{away} source objects in a row could not be had; the last: {result.detail}",
+                "what was built is kept: run the same command again when the bucket answers",
+            )
+
+
+def _record(records: Journal, result: StepResult) -> None:
+    row = {
+        "step": result.step,
+        "session": result.session,
+        "status": result.status,
+        "detail": result.detail,
+        "started_at_utc": result.started_at_utc,
+        "seconds": result.seconds,
+        "rows": result.rows,
+        "inputs_key": result.inputs_key,
+        "command": " ".join(sys.argv[1:]),
+        "code": __version__,
+        "libraries": libraries(),
+    }
+    records.add("runs", [row])
+    records.add("publications", [publication_row(p) for p in result.published if p.changed])
+    records.add("audits", result.audits)
+    records.add("findings", result.findings)
+    records.add("objects", result.fetched)
+
+
+def publication_row(published: Published) -> dict[str, Any]:
+    row: dict[str, Any] = asdict(published)
+    row["bytes"] = row.pop("size")
+    del row["changed"]
+    return row | {"published_at_utc": datetime.now(UTC)}
+
+
+def libraries() -> str:
+    return " ".join(f"{name}={version(name)}" for name in LIBRARIES)
+
+
+def adopt(store: Store, records: Journal) -> None:
+    """Write down publications whose run was killed before it could: the lake itself is the witness."""
+    known = journal.records(store, PUBLICATIONS).sort("published_at_utc")
+    newest = {(d, s): (h, f) for d, s, h, f in known.select("dataset", "session", "data_hash", "file_hash").iter_rows()}
+    index = Index(store)
+    rows = []
+    for ds in DATASETS.values():
+        if ds in RUN_KEYED:
+            continue
+        for day in index.sessions(ds):
+            entry = index.get(ds, day)
+            data, file = newest.get((ds.name, day), ("", ""))
+            if entry is None or entry.lineage.data_hash == data:
+                continue
+            served = file_hash(store.read(partition_path(ds, day)))
+            rows.append(
+                {
+                    "dataset": ds.name,
+                    "session": day,
+                    "published_at_utc": datetime.now(UTC),
+                    "data_hash": entry.lineage.data_hash,
+                    "file_hash": served,
+                    "replaced_hash": file,
+                    "rows": entry.lineage.rows,
+                    "bytes": entry.size,
+                }
+            )
+    if rows:
+        log.info("adopted %d publications of a run that was cut short", len(rows))
+        records.add("publications", rows)
+
+
+def _save_index(store: Store) -> None:
+    index = Index(store)
+    for ds in DATASETS.values():
+        if ds not in RUN_KEYED:
+            index.sessions(ds)
+    index.save()
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of one step in one session, without running it."""
+
+    step: str
+    session: date
+    status: str
+    detail: str
+
+
+def status(settings: Settings, request: Request) -> list[Status]:
+    """What a run would do: fresh, due, held, restatable, blocked or absent. Nothing is fetched or written.
+
+    A step whose input is itself due is shown by what the lake holds now; the run may find it fresh or due.
+    """
+    store = open_store(settings.lake, settings.lake_access)
+    listing = list_bucket(open_bucket(settings), ledger(journal.records(store, OBJECTS)))
+    context = Context(settings, Options("status", request.retry, request.restate))
+    found = []
+    for task in plan_tasks(listing, request):
+        if task.step.is_ingest and any(o.file_date is not None and not o.sha256 for o in task.objects):
+            found.append(Status(task.step.name, task.session, "due", "the bucket has a file that was not fetched yet"))
+            continue
+        decision = decide(task, context, StepResult(task.step.name, task.session, ""))
+        found.append(Status(task.step.name, task.session, decision.status, decision.detail))
+    return found
+
+
+def run_rows(store: Store) -> pl.DataFrame:
+    """All recorded step results."""
+    return journal.records(store, RUNS)
+
+
+__all__ = ["Report", "Request", "Stage", "Status", "adopt", "plan_tasks", "run", "run_rows", "status"]
