@@ -159,7 +159,13 @@ def decide(task: Task, context: Context, result: StepResult) -> Decision:
     if step.is_ingest:
         if context.shared:
             context.index.refresh(DATASETS[step.writes[0]])
-        source = context.ingester.look(task.objects, session, result)
+        try:
+            source = context.ingester.look(task.objects, session, result)
+        except BadInputError:
+            result.inputs_key = json_hash([step.name, step.version, context.ingester.hashes(task.objects)])
+            if not context.options.retry and (refusal := context.held(step, session, result.inputs_key)):
+                return Decision("held", f"{refusal.what} ({refusal.cure})", result.inputs_key)
+            raise
         if source is None:
             return Decision("absent", "the bucket has no file for it")
         records = source.records

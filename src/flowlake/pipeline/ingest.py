@@ -112,7 +112,7 @@ class Ingester:
         self._bucket: Bucket | None = None
         self._reference: dict[tuple[str, str], pl.DataFrame] = {}
         self._downloads: dict[tuple[str, str], Download] = {}
-        self._reported: set[tuple[str, str]] = set()
+        self._shas: dict[tuple[str, str], str] = {}
         self._folder = Path()
         self._scratch = Path(settings.scratch) if settings.scratch else Path(tempfile.gettempdir()) / _scratch_name(settings)
 
@@ -158,9 +158,15 @@ class Ingester:
         key = (o.key, o.etag)
         if key not in self._reference:
             body, _ = self._fetch(o, result)
-            self._reference[key] = feeds.parse(_feed(o.key), o.key, body)
-            self._forget(o)
+            try:
+                self._reference[key] = feeds.parse(_feed(o.key), o.key, body)
+            finally:
+                self._forget(o)
         return self._reference[key]
+
+    def hashes(self, objects: Iterable[SourceObject]) -> list[list[str]]:
+        """Key and content hash of each object that was fetched; the ETag stands in for one that was not."""
+        return [[o.key, o.sha256 or self._shas.get((o.key, o.etag), o.etag)] for o in objects]
 
     def prefetch(self, objects: Iterable[SourceObject]) -> None:
         """Download in parallel what was never fetched before. A failure is left for the step that needs the object to report."""
@@ -203,8 +209,8 @@ class Ingester:
             bucket, folder = self._open()
             self._downloads[key] = bucket.fetch(o.info, folder)
         download = self._downloads[key]
-        if not o.sha256 and key not in self._reported:
-            self._reported.add(key)
+        if not o.sha256 and key not in self._shas:
+            self._shas[key] = download.sha256
             row = {"key": o.key, "size": o.size, "etag": o.etag, "sha256": download.sha256, "fetched_at_utc": datetime.now(UTC)}
             result.fetched.append(row)
         return download.path.read_bytes(), download.sha256

@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import cache
 
 from flowlake.core.errors import UsageError
+from flowlake.datasets.factors import CLOSE_SESSIONS, HISTORY_SESSIONS
 from flowlake.datasets.raw import RAW
 from flowlake.pipeline.step import Read, Stage, Step
 
 YEAR = 252
-"""Sessions in a year: the longest baseline."""
 TWO_YEARS = 504
 RECENT = 20
+LONGEST_HORIZON = 5
 
 
 def _ingest(dataset: str) -> Step:
@@ -29,6 +30,15 @@ _TICKERS = (
     Read("massive_option_quotes"),
     Read("open_interest_file"),
     Read("cboe_snapshot"),
+)
+_TAPES = ("option_trades", "option_bars_1m", "option_bars_1d", "equity_bars_1m", "equity_bars_1d", "open_interest")
+_RAW_TAPES = (
+    "massive_option_trades",
+    "massive_option_minute",
+    "massive_option_day",
+    "massive_stock_trades",
+    "massive_stock_minute",
+    "massive_stock_day",
 )
 _CONTRACTS = Read("contracts", required=True)
 
@@ -100,6 +110,109 @@ STEPS: tuple[Step, ...] = (
             Read("open_interest", sessions=2, adjust=True),
         ),
         ("daily_factors",),
+    ),
+    Step(
+        "factor_panel",
+        Stage.FACTORS,
+        1,
+        "flowlake.factors.panel:factor_panel",
+        (
+            Read("daily_factors", sessions=HISTORY_SESSIONS, required=True, adjust=True),
+            Read("equity_bars_1d", sessions=CLOSE_SESSIONS, adjust=True),
+        ),
+        ("factor_panel",),
+        vintage=True,
+    ),
+    Step(
+        "measure_activity",
+        Stage.CHECK,
+        1,
+        "flowlake.quality.activity:measure_activity",
+        tuple(Read(name) for name in (*_TAPES, *_RAW_TAPES)),
+        ("activity",),
+        any_of=(*_TAPES, *_RAW_TAPES),
+    ),
+    Step(
+        "find_gaps",
+        Stage.CHECK,
+        1,
+        "flowlake.quality.gaps:find_gaps",
+        (Read("activity", sessions=RECENT + 1),),
+        ("gaps",),
+        reads_listing=True,
+    ),
+    Step(
+        "reconcile",
+        Stage.CHECK,
+        1,
+        "flowlake.quality.reconcile:reconcile",
+        (Read("option_trades"), Read("option_bars_1m"), Read("option_bars_1d")),
+        ("reconciliation",),
+        any_of=("option_trades", "option_bars_1m", "option_bars_1d"),
+    ),
+    Step(
+        "complete_outcomes",
+        Stage.LABELS,
+        1,
+        "flowlake.backtest.outcomes:complete_outcomes",
+        (
+            Read("factor_panel", sessions=LONGEST_HORIZON + 1, required=True, adjust=True),
+            Read("equity_bars_1d", sessions=LONGEST_HORIZON + 1, adjust=True),
+            Read("equity_bars_1m", sessions=LONGEST_HORIZON + 1, adjust=True),
+            Read("outcomes", sessions=60, lag=1),
+        ),
+        ("outcomes",),
+        vintage=True,
+    ),
+    Step(
+        "fit_models",
+        Stage.SIGNALS,
+        1,
+        "flowlake.pipeline.composed:fit_models",
+        (Read("factor_panel", sessions=TWO_YEARS + 5, required=True), Read("models", sessions=1, lag=1)),
+        ("models",),
+        vintage=True,
+    ),
+    Step(
+        "label_regime",
+        Stage.SIGNALS,
+        1,
+        "flowlake.regimes.steps:label_regime",
+        (Read("factor_panel", sessions=TWO_YEARS + 5, required=True), Read("models", required=True)),
+        ("regimes",),
+        vintage=True,
+    ),
+    Step(
+        "score_anomalies",
+        Stage.SIGNALS,
+        1,
+        "flowlake.anomalies.steps:score_anomalies",
+        (Read("factor_panel", sessions=YEAR + 6, required=True), Read("models", required=True)),
+        ("anomaly_scores",),
+        vintage=True,
+    ),
+    Step(
+        "calibrate",
+        Stage.SIGNALS,
+        1,
+        "flowlake.signals.calibration:calibrate",
+        (Read("outcomes", sessions=YEAR), Read("signals", sessions=YEAR + LONGEST_HORIZON, lag=1)),
+        ("calibrations",),
+        vintage=True,
+    ),
+    Step(
+        "score_signals",
+        Stage.SIGNALS,
+        1,
+        "flowlake.pipeline.composed:score_signals",
+        (
+            Read("factor_panel", sessions=HISTORY_SESSIONS, required=True),
+            Read("anomaly_scores"),
+            Read("regimes"),
+            Read("calibrations"),
+        ),
+        ("signals", "signal_reasons"),
+        vintage=True,
     ),
 )
 

@@ -1,0 +1,42 @@
+# The only task runner. Every target sets up what it needs: uv in .uv, the environment in .venv, both inside the checkout.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench render clean
+
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+UV := .uv/bin/uv
+RUN := .venv/bin/python
+STAMP := .venv/.synced
+
+help: ## what each target does
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+$(UV):
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(STAMP): pyproject.toml uv.lock | $(UV)
+	$(UV) sync --quiet --frozen --group dev
+	@touch $(STAMP)
+
+demo: $(STAMP) ## the main job on a synthetic market, end to end
+	$(RUN) -m flowlake.cli demo --folder .demo
+
+test: $(STAMP) ## all tests
+	$(RUN) -m pytest -n 2 --dist loadfile
+
+lint: $(STAMP) ## format, style, types, dependency direction, rendered files
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(RUN) -m flowlake.cli render --check
+
+bench: $(STAMP) ## benchmarks against rivals, as ratios
+	@for script in benchmarks/*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
+
+render: $(STAMP) ## write what is rendered from the declarations
+	$(RUN) -m flowlake.cli render
+
+clean: ## remove everything that the other targets made
+	rm -rf .venv .uv .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -1,0 +1,131 @@
+"""The demo: a synthetic market with known truth behind a real S3 server, the main job on it, and what came out."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from flowlake.backtest.episodes import EpisodeScorecard, episode_scorecard
+from flowlake.core.errors import UsageError
+from flowlake.core.settings import Settings
+from flowlake.lake.lake import open_lake
+from flowlake.market.build import Market, build
+from flowlake.market.s3server import S3Server, s3_server
+from flowlake.market.spec import MarketSpec
+from flowlake.market.writer import write_bucket, write_folder, write_truth
+from flowlake.pipeline import run as pipeline_run
+from flowlake.pipeline.backtesting import backtest
+from flowlake.pipeline.reporting import print_report, write_data_docs
+from flowlake.pipeline.run import Request
+from flowlake.report import terminal
+from flowlake.report.signals import print_signals
+from flowlake.sources.bucket import Bucket
+
+BUCKET = "flowlake"
+MARKER = "demo.txt"
+TOP = 5
+
+
+def write_market(out: Path, underlyings: int, sessions: int, first: date, seed: int, options_only: bool) -> None:
+    """A synthetic market in `out/bucket`, its truth in `out/truth`."""
+    market = build(
+        MarketSpec(
+            seed=seed,
+            first_session=first,
+            sessions=sessions,
+            underlyings=underlyings,
+            include_stock=not options_only,
+            include_reference=not options_only,
+        )
+    )
+    with terminal.progress("files") as advance:
+        count = write_folder(market, out / "bucket", _file_progress(market, advance))
+    write_truth(market, out / "truth")
+    terminal.console().print(f"{count} files in {out / 'bucket'}, the truth in {out / 'truth'}")
+
+
+def demo(folder: Path, underlyings: int, sessions: int, seed: int, workers: int) -> int:
+    """Run the demo in `folder`, which is emptied first if an earlier demo made it; returns the run's exit code."""
+    _prepare(folder)
+    out = terminal.console()
+    market = build(MarketSpec(seed=seed, sessions=sessions, underlyings=underlyings))
+    with s3_server([BUCKET]) as server:
+        settings = _settings(server, folder)
+        out.print(
+            f"1  a synthetic market of {underlyings} underlyings and {sessions} sessions, behind an S3 server on this machine"
+        )
+        with terminal.progress("files") as advance:
+            write_bucket(market, Bucket(server.access, BUCKET).put, _file_progress(market, advance))
+        write_truth(market, folder / "truth")
+        out.print(f"2  flowlake run --from {market.days[0]} --to {market.days[-1]}")
+        request = Request(market.days[0], market.days[-1], executor="dask" if workers > 1 else "local", workers=workers)
+        with terminal.progress("steps") as advance:
+            report = pipeline_run.run(settings, request, lambda n, of, r: advance(n, of, f"{r.session} {r.step}: {r.status}"))
+    print_report(report, write_data_docs(settings, report))
+    lake = open_lake(settings=settings)
+    out.print(f"\n3  the strongest signals, with their reasons (of {sessions} sessions)")
+    best = lake.sql("select session, max(score) as score from signals group by session order by score desc nulls last limit 1")
+    if not best.height or best["score"][0] is None:
+        out.print("   no signal has a score: baselines need more history than this market has; try --sessions 64")
+        return report.exit_code
+    print_signals(lake.sql, best["session"][0], TOP, as_json=False)
+    signals = lake.sql("select session, underlying, score, tier from signals")
+    card = episode_scorecard(signals, pl.read_parquet(folder / "truth" / "episodes.parquet"))
+    out.print("\n4  against the truth that was planted")
+    _print_card(card)
+    out.print("\n5  were they worth anything? (rolling windows, nothing fitted on the future)")
+    sys.stdout.write(backtest(settings).to_text() + "\n")
+    _print_next(folder, best["session"][0])
+    return report.exit_code
+
+
+def _prepare(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARKER).exists():
+            raise UsageError(f"{folder} is not empty and no earlier demo made it", "give another --folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).write_text("made by `flowlake demo`, which empties this folder when it runs again\n", encoding="utf-8")
+
+
+def _settings(server: S3Server, folder: Path) -> Settings:
+    return Settings(
+        lake=str((folder / "lake").resolve()),
+        bucket_endpoint=server.access.endpoint,
+        bucket_region=server.access.region,
+        bucket_name=BUCKET,
+        bucket_key_id=server.access.key_id,
+        bucket_secret=server.access.secret,
+        scratch=str((folder / "scratch").resolve()),
+    )
+
+
+def _file_progress(market: Market, advance: terminal.Advance) -> Callable[..., None]:
+    def report(done: int, *rest: object) -> None:
+        advance(done, max(done, market.spec.sessions), "")
+
+    return report
+
+
+def _print_card(card: EpisodeScorecard) -> None:
+    found = card.to_dict()
+    out = terminal.console()
+    out.print(f"   planted informed episodes: {found['informed']}, found in time: {found['found']}")
+    out.print(f"   alarms (tier high or top): {found['alarms']}, false: {found['false_alarms']}")
+    out.print(f"   decoys: {found['decoys']}")
+
+
+def _print_next(folder: Path, session: date) -> None:
+    lake = folder / "lake"
+    terminal.console().print(
+        "\ntry next:\n"
+        f"  flowlake report --lake {lake} --session {session}\n"
+        f'  flowlake sql --lake {lake} "select session, underlying, score, tier from signals order by score desc limit 20"\n'
+        f"  flowlake backtest --lake {lake}",
+        markup=False,
+    )
