@@ -6,6 +6,8 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
@@ -45,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours must not reach the user as a traceback
+        path = Path(tempfile.gettempdir()) / "flowlake-error.txt"
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+        sys.stderr.write(f"flowlake: an unexpected {type(error).__name__}: {error}\n  cure: please report it with {path}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("\nflowlake: stopped; what was published stays. Run the same command again to go on.\n")
         return 1
@@ -80,8 +87,6 @@ def parser() -> argparse.ArgumentParser:
     _add_prune(commands)
     _add_render(commands)
     return top
-
-
 
 
 def _command(

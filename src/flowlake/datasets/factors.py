@@ -96,24 +96,19 @@ OPTION_IV = Dataset(
         _per_share("spot", "Underlying at `ts_utc`."),
         _text(
             "spot_source",
-            "Minute bar that ended at most 15 minutes before; the day's close for a price at the close; the spot in the "
-            "vendor's quote file; or implied by put-call parity (then discounted forward plus known dividends).",
+            "Minute bar, extended hours too, that ended at most 15 minutes before; the day's close for a price at the close; "
+            "the spot in the vendor's quote file; or implied by put-call parity (then discounted forward plus known "
+            "dividends).",
             SPOT_SOURCES,
         ),
         _per_share("forward", "Forward of the underlying for the expiry."),
         _text(
             "forward_source",
-            "parity: implied by the quotes of the same root and expiry; spot_carry: spot less the present value of known "
-            "ordinary dividends, grown at the interest rate.",
+            "parity: implied by the quotes, or by calls and puts that traded in the same minute, of the same root and expiry; "
+            "spot_carry: spot less the present value of known ordinary dividends, grown at the interest rate.",
             FORWARD_SOURCES,
         ),
-        Column(
-            "discount",
-            pl.Float64(),
-            "Present value of 1 USD at expiry.",
-            nullable=True,
-            checks=(Between(0, above=True),),
-        ),
+        Column("discount", pl.Float64(), "Present value of 1 USD at expiry.", nullable=True, checks=(Between(0, above=True),)),
         _text(
             "rate_source",
             "rates: the curve, linear in days and flat outside; none: there is no curve, the rate is 0.",
@@ -139,13 +134,7 @@ OPTION_IV = Dataset(
             "Moment of the price: of the quote or trade, the end of the minute bar, the session's close for a day bar.",
             nullable=True,
         ),
-        Column(
-            "delta",
-            pl.Float64(),
-            "Change of price per 1 USD of spot.",
-            nullable=True,
-            checks=(Between(-1.0001, 1.0001),),
-        ),
+        Column("delta", pl.Float64(), "Change of price per 1 USD of spot.", nullable=True, checks=(Between(-1.0001, 1.0001),)),
         Column(
             "gamma",
             pl.Float64(),
@@ -218,7 +207,8 @@ _TENOR = (
 _SPOT = (
     _factor(
         "spot_close",
-        "Underlying at the close: the daily stock bar, else the last regular minute bar, else the spot of the latest option price.",
+        "Underlying at the close: the daily stock bar, else the last regular minute bar, else the spot of the "
+        "option price nearest to the close, both within 30 minutes of it.",
         "a stock bar, or a spot that an option price gives",
         "USD per share",
         checks=_POSITIVE,
@@ -241,13 +231,7 @@ _PREMIUM = (
     _premium("put_premium_usd", "The part of `premium_usd` in puts."),
 )
 _RATIOS = (
-    _factor(
-        "put_call_volume_ratio",
-        "Put volume / call volume.",
-        "one call traded",
-        "puts per call",
-        checks=_NOT_NEGATIVE,
-    ),
+    _factor("put_call_volume_ratio", "Put volume / call volume.", "one call traded", "puts per call", checks=_NOT_NEGATIVE),
     _factor(
         "option_to_stock_volume",
         "Contracts x multiplier / shares traded.",
@@ -264,11 +248,7 @@ _SHORT_OTM_FLOW = (
 )
 _PRINTS = (
     _factor(
-        "iso_share",
-        "Volume of intermarket sweep prints / option volume.",
-        "one eligible trade",
-        "share of volume",
-        checks=_SHARE,
+        "iso_share", "Volume of intermarket sweep prints / option volume.", "one eligible trade", "share of volume", checks=_SHARE
     ),
     _factor(
         "multi_leg_share",
@@ -333,11 +313,7 @@ _OPEN_INTEREST = (
         "open interest of the session before",
     ),
 )
-_NOT_AVAILABLE = Column(
-    "not_available",
-    pl.List(pl.String()),
-    "Why factors of this row are null: `factor: reason`, sorted.",
-)
+_NOT_AVAILABLE = Column("not_available", pl.List(pl.String()), "Why factors of this row are null: `factor: reason`, sorted.")
 
 DAILY_FACTORS = Dataset(
     name="daily_factors",
@@ -427,17 +403,7 @@ def _scores() -> Iterator[Column]:
         yield _factor(scored.column, scored.describe(), f"{MIN_HISTORY} past sessions with a value", "robust deviations")
 
 
-PASSED_THROUGH = (
-    *_SPOT,
-    *_VOLUME,
-    *_PREMIUM,
-    *_RATIOS,
-    *_SHORT_OTM_FLOW,
-    *_PRINTS,
-    *_VOLATILITY,
-    *_EXPOSURE,
-    *_OPEN_INTEREST,
-)
+PASSED_THROUGH = (*_SPOT, *_VOLUME, *_PREMIUM, *_RATIOS, *_SHORT_OTM_FLOW, *_PRINTS, *_VOLATILITY, *_EXPOSURE, *_OPEN_INTEREST)
 """Columns that the panel takes unchanged from the session's `daily_factors`."""
 
 FACTOR_PANEL = Dataset(
@@ -458,16 +424,11 @@ FACTOR_PANEL = Dataset(
         _factor(
             "realized_vol_20d",
             f"Close-to-close volatility of the last {REALIZED_RETURNS} daily log returns, annual on 252 sessions.",
-            f"{REALIZED_RETURNS + 1} consecutive closes of one source",
+            f"{REALIZED_RETURNS + 1} consecutive closes",
             "per 1.00",
             checks=_NOT_NEGATIVE,
         ),
-        _factor(
-            "iv_minus_rv",
-            "atm_iv_30d - realized_vol_20d.",
-            f"both of them, so {REALIZED_RETURNS + 1} closes",
-            "per 1.00",
-        ),
+        _factor("iv_minus_rv", "atm_iv_30d - realized_vol_20d.", f"both of them, so {REALIZED_RETURNS + 1} closes", "per 1.00"),
         _factor(
             "open_interest_change",
             "open_interest_close - open_interest_open.",

@@ -166,6 +166,8 @@ class Dataset:
         A column that the frame lacks is an error; further columns are left out. Raises `polars.exceptions.PolarsError` where a
         value does not fit its declared type: the maker of the frame is at fault, not the input.
         """
+        # Cast first: the clock reads its column in the declared unit, whatever unit the frame has.
+        frame = frame.with_columns(pl.col(column.name).cast(column.dtype, strict=True) for column in self.columns)
         known = frame.with_columns(self.known.expr(session).alias(KNOWN_AT)) if frame.height else _with_known(frame)
         schema = self.polars_schema()
         typed = known.select(_one_way(pl.col(name).cast(dtype, strict=True), dtype) for name, dtype in schema.items())

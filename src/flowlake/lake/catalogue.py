@@ -56,7 +56,7 @@ def _ops_view(connection: duckdb.DuckDBPyConnection, store: Store, ds: Dataset) 
         return
     prefix = f"{ds.layer.value}/{ds.name}/"
     if any(stat.path.endswith(".parquet") for stat in store.list(prefix)):
-        glob = f"{store.uri(prefix)}run=*/part.parquet".replace("'", "''")
+        glob = f"{store.uri(prefix).rstrip('/')}/run=*/part.parquet".replace("'", "''")
         connection.execute(f"CREATE OR REPLACE VIEW {ds.name} AS SELECT * FROM read_parquet('{glob}', hive_partitioning = false)")
     else:
         connection.execute(duckdb_view(ds, store.root, exists=False))

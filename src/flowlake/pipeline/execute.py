@@ -26,7 +26,7 @@ from flowlake.lake.partitions import InputRecord, Lineage
 from flowlake.lake.publish import Published, publish
 from flowlake.lake.quarantine import Refusal
 from flowlake.lake.store import Store, open_store
-from flowlake.pipeline.ingest import Ingester, Source, SourceObject, extra_columns
+from flowlake.pipeline.ingest import Ingester, Source, SourceObject, raw_output
 from flowlake.pipeline.step import Read, Step
 from flowlake.quality.audit import AuditResult, audit
 
@@ -192,8 +192,7 @@ def _execute(task: Task, context: Context, result: StepResult) -> None:
     if decision.status != "due":
         result.status, result.detail = decision.status, decision.detail
     elif decision.source is not None:
-        table = decision.source.table()
-        _publish(task, context, result, decision.records, Output({step.writes[0]: table}, extra_columns(table, step.writes[0])))
+        _publish(task, context, result, decision.records, raw_output(decision.source.table(), DATASETS[step.writes[0]], session))
     elif decision.reader is not None:
         _publish(task, context, result, decision.records, step.load()(_inputs(task, decision.reader), session))
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from flowlake.core.errors import BadInputError, StorageError
-from flowlake.core.sessions import is_session, next_session
+from flowlake.core.sessions import decision_time, is_session, next_session
 from flowlake.core.settings import Settings
-from flowlake.datasets.model import Finding
+from flowlake.datasets.checks import Severity
+from flowlake.datasets.model import KNOWN_AT, Dataset, Finding, Output
 from flowlake.datasets.raw import RAW
 from flowlake.lake.hashing import data_hash
 from flowlake.lake.partitions import InputRecord
@@ -234,20 +235,31 @@ def _feed(key: str) -> feeds.Feed:
     return match.feed
 
 
+def raw_output(table: pl.DataFrame, ds: Dataset, session: date) -> Output:
+    """The raw partition of a parsed table. Rows that became known after D(t) can be of no use to t and would be invisible to every
+    step that reads as of t, so they are rejected here, in the open.
+    """
+    known = table if KNOWN_AT in table.columns else table.with_columns(ds.known.expr(session).alias(KNOWN_AT))
+    late = known.filter(pl.col(KNOWN_AT) > decision_time(session))
+    findings = extra_columns(table, ds.name)
+    if late.height:
+        what = f"{ds.name} {session}: {late.height} rows carry a time after {decision_time(session):%Y-%m-%d %H:%M} UTC"
+        cure = "the clock of the source is ahead, or the rows belong to a later file: ask who publishes it"
+        findings = (
+            *findings,
+            Finding(ds.name, "known_after_decision", what, cure, "rejected", Severity.ERROR, late.drop(KNOWN_AT)),
+        )
+        known = known.filter(pl.col(KNOWN_AT) <= decision_time(session))
+    return Output({ds.name: known}, findings)
+
+
 def extra_columns(table: pl.DataFrame, name: str) -> tuple[Finding, ...]:
     """A note where the vendor's file has columns that nobody declared."""
     if "extra" not in table.columns or not (rows := table.filter(pl.col("extra").is_not_null())).height:
         return ()
-    columns = sorted(json.loads(rows.get_column("extra")[0]))
-    return (
-        Finding(
-            name,
-            "extra_columns",
-            f"{name}: the file has columns that are not declared: {', '.join(columns)}; they are kept in `extra`",
-            "declare the columns in the dataset if they matter",
-            rows=rows.head(1000),
-        ),
-    )
+    columns = ", ".join(sorted(json.loads(rows.get_column("extra")[0])))
+    what = f"{name}: the file has columns that are not declared: {columns}; they are kept in `extra`"
+    return (Finding(name, "extra_columns", what, "declare the columns in the dataset if they matter", rows=rows.head(1000)),)
 
 
 def ledger(rows: pl.DataFrame) -> dict[tuple[str, str, int], str]:

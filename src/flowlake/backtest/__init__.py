@@ -1,0 +1,1 @@
+"""Outcomes that follow signals, and an evaluation that would rather abstain than flatter."""

@@ -1,0 +1,162 @@
+"""Option prints: conditions decoded, cancels matched, impossible rows left out.
+
+Cancel matching: a cancel message cancels one earlier print of the same contract, exchange, price and size. Each cancel, in time
+order, takes the latest such print that no other cancel has taken. "Earlier" is a strictly earlier timestamp, because the
+order inside one millisecond is undefined. A cancel message never becomes a row; one without a print is rejected.
+"""
+
+from __future__ import annotations
+
+from datetime import date, time, timedelta
+
+import polars as pl
+
+from flowlake.core import sessions as calendar
+from flowlake.curate import conditions
+from flowlake.curate.contracts import NOT_IN_MASTER
+from flowlake.curate.screening import RowRule, Subject, is_positive, is_whole, screen, subject
+from flowlake.curate.symbols import contract_of_ticker
+from flowlake.curate.timestamps import as_utc, nanoseconds, on_session_date
+from flowlake.datasets.curated import OPTION_TRADES
+from flowlake.datasets.model import Finding, Inputs, Output
+
+SOURCE = "massive_option_trades"
+FIRST_PRINT_ET = time(4, 0)
+LAST_PRINT_ET = time(20, 15)
+EVENING_BEFORE_ET = time(20, 0)
+"""Global trading hours of a session begin on the evening before; only extended-hours prints may lie there."""
+MAX_CLOCK_SKEW = timedelta(seconds=5)
+_SAME_PRINT = ("contract", "exchange", "price", "size")
+_TEN_THOUSANDTHS = 10_000
+_CHECK_FILE = "check that the file belongs to this session; ask the vendor for a corrected file"
+
+
+def option_trades(inputs: Inputs, session: date) -> Output:
+    """Required inputs: massive_option_trades, contracts."""
+    raw = inputs[SOURCE]
+    about = subject(raw, "option_trades", SOURCE, session)
+    decoded = conditions.decode(raw["conditions"])
+    rows = (
+        raw.with_columns(contract=contract_of_ticker(), conditions=pl.col("conditions").cast(pl.String))
+        .join(
+            inputs["contracts"].select("contract", "underlying", "root", "expiry", "right", "strike", "multiplier"),
+            on="contract",
+            how="left",
+        )
+        .join(decoded, on="conditions", how="left", nulls_equal=True)
+    )
+    kept, findings = screen(rows, about, _rules(session))
+    findings += _notes(kept, about)
+    prints, unmatched = _cancelled(kept.filter(~pl.col("is_cancel")), kept.filter("is_cancel"))
+    if unmatched.height:
+        findings.append(
+            about.rejected(
+                "unmatched_cancel",
+                unmatched,
+                "the cancel message has no earlier print of the same contract, exchange, price and size",
+                "nothing to do for a few (the print may be of an earlier session); many point to a truncated file",
+            )
+        )
+    return Output({"option_trades": _table(prints)}, tuple(findings))
+
+
+def _rules(session: date) -> tuple[RowRule, ...]:
+    first = nanoseconds(calendar.at_et(session, FIRST_PRINT_ET))
+    evening_before = nanoseconds(calendar.at_et(session - timedelta(days=1), EVENING_BEFORE_ET))
+    last = nanoseconds(calendar.at_et(session, LAST_PRINT_ET))
+    moment = pl.col("sip_timestamp")
+    extended = pl.col("is_extended_hours") & moment.is_between(evening_before, last)
+    return (
+        NOT_IN_MASTER,
+        RowRule("price_not_positive", ~is_positive("price"), "the price is not above 0", _CHECK_FILE),
+        RowRule(
+            "size_not_positive",
+            ~(is_positive("size") & is_whole("size")),
+            "the size is not a whole number above 0",
+            _CHECK_FILE,
+        ),
+        RowRule(
+            "outside_session_date",
+            ~(on_session_date("sip_timestamp", session) | extended),
+            "the timestamp lies outside the session's New York date",
+            _CHECK_FILE,
+        ),
+        RowRule(
+            "outside_trading_hours",
+            ~(moment.is_between(first, last) | extended),
+            f"the timestamp lies outside {FIRST_PRINT_ET:%H:%M}-{LAST_PRINT_ET:%H:%M} New York",
+            _CHECK_FILE,
+        ),
+    )
+
+
+def _notes(kept: pl.DataFrame, about: Subject) -> list[Finding]:
+    findings = []
+    unknown = kept.filter(pl.col("condition_group") == conditions.UNKNOWN)
+    if unknown.height:
+        findings.append(
+            about.note(
+                "unknown_condition",
+                unknown,
+                "the sale condition is not in the policy; the prints are neither in the volume nor signed",
+                "add the condition to the policy under a new version",
+            )
+        )
+    blank = kept.filter(pl.col("condition_group") == conditions.UNREPORTED)
+    if blank.height:
+        findings.append(
+            about.note(
+                "blank_condition",
+                blank,
+                "no sale condition; the prints are in the volume but may not be signed",
+                "expected before 2019-11-04; later, ask the vendor for a corrected file",
+            )
+        )
+    skew = pl.col("sip_timestamp") - pl.col("participant_timestamp")
+    limit = int(MAX_CLOCK_SKEW.total_seconds()) * 10**9
+    skewed = kept.filter((pl.col("participant_timestamp") > 0) & (skew.abs() > limit))
+    if skewed.height:
+        findings.append(
+            about.note(
+                "clock_skew",
+                skewed,
+                f"exchange and processor timestamps differ by more than {MAX_CLOCK_SKEW.total_seconds():.0f} s",
+                "late reports do that; if most prints are concerned, do not trust the order of this session",
+            )
+        )
+    return findings
+
+
+def _cancelled(prints: pl.DataFrame, messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The prints with `is_cancelled`, and the messages that matched none."""
+    numbered = prints.with_row_index("print_no")
+    candidates = numbered.join(messages.select(_SAME_PRINT).unique(), on=_SAME_PRINT, how="semi")
+    # Within one timestamp the content decides, never the order of the rows.
+    candidates = candidates.sort(*_SAME_PRINT, "sip_timestamp", "conditions", "row", nulls_last=True)
+    messages = messages.sort(*_SAME_PRINT, "sip_timestamp", "conditions", "row", nulls_last=True)
+    open_prints: dict[tuple[object, ...], list[tuple[int, int]]] = {}
+    for *key, moment, number in candidates.select(*_SAME_PRINT, "sip_timestamp", "print_no").iter_rows():
+        open_prints.setdefault(tuple(key), []).append((moment, number))
+    cancelled: list[int] = []
+    unmatched: list[bool] = []
+    for *key, moment in messages.select(*_SAME_PRINT, "sip_timestamp").iter_rows():
+        stack = open_prints.get(tuple(key), [])
+        taken = next((i for i in reversed(range(len(stack))) if stack[i][0] < moment), None)
+        unmatched.append(taken is None)
+        if taken is not None:
+            cancelled.append(stack.pop(taken)[1])
+    is_cancelled = pl.col("print_no").is_in(pl.Series(cancelled, dtype=numbered["print_no"].dtype).implode())
+    marked = numbered.with_columns(is_cancelled=is_cancelled).drop("print_no")
+    return marked, messages.filter(pl.Series(unmatched, dtype=pl.Boolean))
+
+
+def _table(prints: pl.DataFrame) -> pl.DataFrame:
+    price = (pl.col("price") * _TEN_THOUSANDTHS).round().cast(pl.Int128)
+    multiplier = (pl.col("multiplier") * _TEN_THOUSANDTHS).round().cast(pl.Int128)
+    premium = price * pl.col("size").cast(pl.Int128) * multiplier // _TEN_THOUSANDTHS
+    return prints.with_columns(
+        ts_utc=as_utc("sip_timestamp"),
+        size=pl.col("size").cast(pl.Int64),
+        premium_usd=premium.cast(pl.Float64) / _TEN_THOUSANDTHS,
+        may_be_signed=pl.col("may_be_signed") & ~pl.col("is_cancelled"),
+    ).select(OPTION_TRADES.column_names)

@@ -1,0 +1,121 @@
+"""One sentence per row of `signal_reasons`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from flowlake.datasets.factors import SCORED
+
+Style = Literal["usd", "count", "percent", "ratio", "points"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a factor is called at the start of a sentence, and how its values are written."""
+
+    name: str
+    style: Style
+
+
+FACTORS = {
+    "option_volume": Words("Option volume", "count"),
+    "premium_usd": Words("Premium traded", "usd"),
+    "put_call_volume_ratio": Words("Put volume over call volume", "ratio"),
+    "option_to_stock_volume": Words("Option volume over stock volume", "ratio"),
+    "otm_short_call_premium_usd": Words("Premium in short-dated OTM calls", "usd"),
+    "otm_short_put_premium_usd": Words("Premium in short-dated OTM puts", "usd"),
+    "iso_share": Words("The share of intermarket sweeps in volume", "percent"),
+    "largest_print_premium_usd": Words("The largest single print", "usd"),
+    "atm_iv_30d": Words("30-day at-the-money implied volatility", "percent"),
+    "skew_25d": Words("25-delta skew", "points"),
+    "gamma_exposure_usd": Words("Gamma exposure (dealers long calls, short puts)", "usd"),
+    "open_interest_change": Words("The change of open interest", "count"),
+}
+ENGINES = {
+    "robust_z": "the robust-z baseline",
+    "isolation_forest": "the isolation forest",
+    "local_outlier_factor": "the local outlier factor",
+}
+_SCALES = {scored.name: scored.scale for scored in SCORED}
+
+
+def with_sentences(reasons: pl.DataFrame) -> pl.DataFrame:
+    """`reasons` (columns of `signal_reasons` but `sentence`) with `sentence` at the end."""
+    sentences = [sentence(row) for row in reasons.iter_rows(named=True)]
+    return reasons.with_columns(pl.Series("sentence", sentences, dtype=pl.String()))
+
+
+def sentence(reason: Mapping[str, Any]) -> str:
+    """The reason in words. KeyError for a factor that has none, so a new factor cannot go unexplained."""
+    if reason["kind"] == "factor":
+        return _factor(reason)
+    if reason["kind"] == "engine":
+        engine = ENGINES[reason["factor"]]
+        return (
+            f"{engine[0].upper()}{engine[1:]} finds the session more unusual than {_floored(reason['value'])} % of the "
+            "sessions of all underlyings that it was trained on."
+        )
+    return _doubt(reason)
+
+
+def _factor(reason: Mapping[str, Any]) -> str:
+    words = FACTORS[reason["factor"]]
+    z = reason["z"]
+    side = "above" if z >= 0 else "below"
+    scale = "" if _SCALES[reason["factor"]] == "linear" else " on a logarithmic scale"
+    count = reason["baseline_sessions"]
+    past = f"its median of the last {count} sessions" if count else "its median"
+    if reason["baseline"] is not None:
+        past += f", {written(reason['baseline'], words.style)}"
+    value = "" if reason["value"] is None else f"{written(reason['value'], words.style)}, "
+    return f"{words.name} was {value}{abs(z):.1f} robust deviations{scale} {side} {past}."
+
+
+def _doubt(reason: Mapping[str, Any]) -> str:
+    value, z = reason["value"], reason["z"]
+    doubts = {
+        "multi_leg_share": lambda: (
+            f"{written(value, 'percent')} of the volume was in multi-leg or stock-tied packages: it may be a hedge or a spread."
+        ),
+        "two_sided_flow": lambda: (
+            f"Short-dated OTM calls and puts were both at least {z:.1f} robust deviations above their medians, as before a "
+            "scheduled event such as earnings."
+        ),
+        "oi_change_ratio": lambda: (
+            f"Open interest changed by only {written(value, 'percent')} of the volume: the trades closed or rolled positions "
+            "rather than opened them."
+            if value >= 0
+            else f"Open interest fell by {written(-value, 'percent')} of the volume: the trades closed positions."
+        ),
+        "market_wide": lambda: (
+            f"{written(value, 'percent')} of all underlyings traded unusually much on this session: the cause may be the market, "
+            "not this name."
+        ),
+        "history_sessions": lambda: f"The medians rest on only {value:.0f} earlier sessions.",
+    }
+    return doubts[reason["factor"]]()
+
+
+def _floored(percent: float) -> str:
+    """One decimal, never rounded up to 100 unless it is 100."""
+    return f"{int(percent * 10) / 10:.1f}"
+
+
+def written(value: float, style: Style) -> str:
+    """A number as a person would write it: 2.41 million USD, 1,234, 12.3 %."""
+    if style == "percent":
+        return f"{value * 100:.1f} %"
+    if style == "ratio":
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if style == "points":
+        return f"{value * 100:.1f} volatility points"
+    unit = " USD" if style == "usd" else ""
+    size = abs(value)
+    for scale, name in ((1e9, "billion"), (1e6, "million")):
+        if size >= scale:
+            return f"{value / scale:.2f} {name}{unit}"
+    return f"{value:,.0f}{unit}"

@@ -1,0 +1,125 @@
+"""Volume and premium per contract, and the shares of prints by kind. Money is summed in ten-thousandths of a dollar."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import polars as pl
+
+from flowlake.datasets.factors import OTM_DISTANCE, SHORT_DAYS
+from flowlake.datasets.model import Inputs
+from flowlake.factors.prices import contract_volumes, eligible_trades, present
+
+TEN_THOUSANDTHS = 10_000
+
+
+def contract_flows(contracts: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
+    """`contracts` with `volume`, `premium` (ten-thousandths of a dollar) and `trade_count`; null where no file gives them.
+
+    A contract without a row in a file that exists has 0.
+    """
+    flows = contracts
+    for figures in (contract_volumes(inputs), _premiums(contracts, inputs), _trade_counts(inputs)):
+        if figures is not None:
+            name = figures.columns[-1]
+            flows = flows.join(figures, on="contract", how="left").with_columns(pl.col(name).fill_null(0))
+    missing = [name for name in ("volume", "premium", "trade_count") if name not in flows.columns]
+    return flows.with_columns(pl.lit(None, dtype=pl.Int64()).alias(name) for name in missing).sort("contract")
+
+
+def flow_factors(flows: pl.DataFrame, session: date) -> pl.DataFrame:
+    """One row per underlying: volumes, premiums, the short-dated out-of-the-money part, and share equivalents.
+
+    `flows` as `contract_flows` gives it, with `spot`. `share_equivalents` is contracts x multiplier.
+    """
+    volume, premium = pl.col("volume"), pl.col("premium")
+    call, put = pl.col("right") == "C", pl.col("right") == "P"
+    days = (pl.col("expiry") - pl.lit(session)).dt.total_days()
+    distance = (pl.col("strike") / pl.col("spot")).log()
+    is_short = (days >= 0) & (days <= SHORT_DAYS) & ~pl.col("is_adjusted")
+    at_least = OTM_DISTANCE - 1e-12
+    otm_call = is_short & call & (distance >= at_least).fill_null(False)
+    otm_put = is_short & put & (distance <= -at_least).fill_null(False)
+    unplaced = (is_short & (volume > 0) & pl.col("spot").is_null()).any()
+
+    def total(value: pl.Expr, where: pl.Expr | None = None) -> pl.Expr:
+        chosen = value if where is None else value.filter(where)
+        return pl.when(value.is_not_null().all()).then(chosen.sum())
+
+    def usd(where: pl.Expr | None = None) -> pl.Expr:
+        return total(premium, where) / TEN_THOUSANDTHS
+
+    return (
+        flows.group_by("underlying")
+        .agg(
+            total(volume).alias("option_volume"),
+            total(volume, call).alias("call_volume"),
+            total(volume, put).alias("put_volume"),
+            total(pl.col("trade_count")).alias("option_trade_count"),
+            usd().alias("premium_usd"),
+            usd(call).alias("call_premium_usd"),
+            usd(put).alias("put_premium_usd"),
+            pl.when(~unplaced).then(total(volume, otm_call)).alias("otm_short_call_volume"),
+            pl.when(~unplaced).then(total(volume, otm_put)).alias("otm_short_put_volume"),
+            pl.when(~unplaced).then(usd(otm_call)).alias("otm_short_call_premium_usd"),
+            pl.when(~unplaced).then(usd(otm_put)).alias("otm_short_put_premium_usd"),
+            total(pl.when(volume > 0).then(1).otherwise(0).cast(pl.Int64)).alias("contracts_traded_or_zero"),
+            volume.is_null().any().alias("no_volume"),
+            (total((volume * pl.col("multiplier") * TEN_THOUSANDTHS).round().cast(pl.Int64)) / TEN_THOUSANDTHS).alias(
+                "share_equivalents"
+            ),
+        )
+        .with_columns(
+            pl.when(~pl.col("no_volume")).then(pl.col("contracts_traded_or_zero")).alias("contracts_traded"),
+            pl.when(pl.col("call_volume") > 0).then(pl.col("put_volume") / pl.col("call_volume")).alias("put_call_volume_ratio"),
+        )
+        .drop("contracts_traded_or_zero", "no_volume")
+    )
+
+
+def print_factors(inputs: Inputs) -> pl.DataFrame | None:
+    """Shares of volume by kind of print, and the largest premium, by underlying; None without a trades file."""
+    trades = present(inputs, "option_trades")
+    if trades is None:
+        return None
+    size = pl.col("size")
+
+    def share(kind: pl.Expr) -> pl.Expr:
+        return size.filter(kind).sum() / size.sum()
+
+    return (
+        eligible_trades(trades)
+        .group_by("underlying")
+        .agg(
+            share(pl.col("is_iso")).alias("iso_share"),
+            share(pl.col("is_multi_leg") | pl.col("is_stock_tied")).alias("multi_leg_share"),
+            share(pl.col("is_auction")).alias("auction_share"),
+            pl.col("premium_usd").max().alias("largest_print_premium_usd"),
+        )
+    )
+
+
+def _premiums(contracts: pl.DataFrame, inputs: Inputs) -> pl.DataFrame | None:
+    """`contract`, `premium`: of eligible trades, else bar close x volume x multiplier of minute bars, else of day bars."""
+    trades = present(inputs, "option_trades")
+    if trades is not None:
+        premium = (pl.col("premium_usd") * TEN_THOUSANDTHS).round().cast(pl.Int64).sum()
+        return eligible_trades(trades).group_by("contract").agg(premium.alias("premium"))
+    for name in ("option_bars_1m", "option_bars_1d"):
+        bars = present(inputs, name)
+        if bars is not None:
+            proxy = pl.col("close") * pl.col("volume") * pl.col("multiplier") * TEN_THOUSANDTHS
+            sized = bars.select("contract", "close", "volume").join(contracts.select("contract", "multiplier"), on="contract")
+            return sized.group_by("contract").agg(proxy.round().cast(pl.Int64).sum().alias("premium"))
+    return None
+
+
+def _trade_counts(inputs: Inputs) -> pl.DataFrame | None:
+    trades = present(inputs, "option_trades")
+    if trades is not None:
+        return eligible_trades(trades).group_by("contract").agg(pl.len().cast(pl.Int64).alias("trade_count"))
+    for name in ("option_bars_1d", "option_bars_1m"):
+        bars = present(inputs, name)
+        if bars is not None and bars["transactions"].null_count() == 0:
+            return bars.group_by("contract").agg(pl.col("transactions").sum().alias("trade_count"))
+    return None

@@ -1,0 +1,172 @@
+"""Step `option_iv`: one price per contract, its forward, and the volatility and greeks that explain the price.
+
+Black's formula on the forward, for American contracts too. An American option is worth more than the formula says where early
+exercise pays: a put when its time value is below the interest on its strike, a call when it is below the dividends ahead. There the
+volatility is left null with `american_early_exercise`. Greeks are those of the discounted forward, that is of a spot from which the
+dividends ahead are already set apart.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from flowlake.core.arrays import Float
+from flowlake.datasets.factors import OPTION_IV
+from flowlake.datasets.model import Inputs, Output
+from flowlake.factors.carry import DAYS_PER_YEAR, dividend_values, rate_at
+from flowlake.factors.parity import implied_carries, implied_spots, traded_pairs
+from flowlake.factors.prices import contract_volumes, option_prices
+from flowlake.factors.spots import latest, minute_closes, with_spots
+from flowlake.quant import european
+from flowlake.quant.european import ImpliedVolReason
+from flowlake.quant.forward import implied_forward
+
+MIN_PARITY_PAIRS = 3
+"""Strikes with a sound call and put quote that an expiry needs for a forward of its own."""
+_EXPIRY = ("underlying", "root", "expiry")
+_REASONS = {
+    ImpliedVolReason.BELOW_INTRINSIC: "below_intrinsic",
+    ImpliedVolReason.ABOVE_MAXIMUM: "above_maximum",
+    ImpliedVolReason.BAD_INPUT: "undetermined",
+}
+
+
+def option_iv(inputs: Inputs, session: date) -> Output:
+    """Implied volatility and greeks of every contract of the session's master.
+
+    Reads `contracts` and whatever exists of `option_quotes_eod`, `option_trades`, `option_bars_1m`, `option_bars_1d`,
+    `equity_bars_1m`, `equity_bars_1d`, `rates`, `corporate_actions`.
+    """
+    contracts = inputs["contracts"]
+    priced = (
+        contracts.drop("session", "known_at_utc", strict=False)
+        .join(option_prices(inputs, session), on="contract", how="left")
+        .join(dividend_values(contracts, inputs, session), on=["underlying", "expiry"], how="left")
+        .with_columns(pl.col("dividends").fill_null(0.0))
+        .sort("contract")
+    )
+    priced = _with_discount(priced, inputs)
+    has_price = pl.col("price").is_not_null()
+    pairs = traded_pairs(priced, inputs, session)
+    parity = implied_spots(pairs, session)
+    spotted = with_spots(priced.filter(has_price), parity, inputs, session)
+    forwarded = _with_forward(spotted, _traded_carries(pairs, parity, inputs))
+    solved = pl.concat([_solved(forwarded), priced.filter(~has_price)], how="diagonal")
+    return Output({OPTION_IV.name: _with_volume(_flagged(solved), inputs)})
+
+
+def _with_discount(priced: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
+    """Adds `years`, `discount` and `rate_source`, all null without a price."""
+    seconds = (pl.col("expires_utc") - pl.col("ts_utc")).dt.total_microseconds() / 1e6
+    timed = priced.with_columns((seconds / (86_400 * DAYS_PER_YEAR)).alias("years"))
+    years = timed["years"].fill_null(0.0).to_numpy()
+    rate, source = rate_at(years, inputs)
+    discount = pl.Series("discount", np.exp(-rate * np.maximum(years, 0.0)))
+    known = pl.col("years").is_not_null()
+    return timed.with_columns(
+        pl.when(known).then(discount).alias("discount"), pl.when(known).then(pl.lit(source)).alias("rate_source")
+    )
+
+
+def _traded_carries(pairs: pl.DataFrame, parity: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
+    """Forward / spot by expiry from the traded pairs, each against the underlying of its own minute."""
+    rows = latest(latest(pairs, minute_closes(inputs), "at_minute"), parity, "at_parity")
+    return implied_carries(rows.with_columns(pl.coalesce("at_minute", "at_parity").alias("spot")))
+
+
+def _with_forward(spotted: pl.DataFrame, carries: pl.DataFrame) -> pl.DataFrame:
+    """Adds `forward` and `forward_source`; a spot that is still missing follows from the forward that the quotes imply."""
+    is_quote = pl.col("price_source") == "quote_mid"
+    rows = (
+        spotted.join(_parity_forwards(spotted.filter(is_quote)), on=list(_EXPIRY), how="left")
+        .join(carries, on=list(_EXPIRY), how="left")
+        .with_columns(pl.when(is_quote).then(pl.col("parity")).alias("parity"))
+    )
+    carried = (pl.col("spot") - pl.col("dividends")) / pl.col("discount")
+    implied_spot = pl.col("parity") * pl.col("discount") + pl.col("dividends")
+    no_spot = pl.col("spot").is_null() & pl.col("parity").is_not_null()
+    implied = pl.coalesce("parity", pl.col("spot") * pl.col("carry"))
+    return rows.with_columns(
+        pl.coalesce(implied, pl.when(carried > 0).then(carried)).alias("forward"),
+        pl.when(implied.is_not_null()).then(pl.lit("parity")).when(carried > 0).then(pl.lit("spot_carry")).alias("forward_source"),
+        pl.when(no_spot).then(implied_spot).otherwise(pl.col("spot")).alias("spot"),
+        pl.when(no_spot).then(pl.lit("parity_forward")).otherwise(pl.col("spot_source")).alias("spot_source"),
+    ).drop("parity", "carry")
+
+
+def _parity_forwards(quotes: pl.DataFrame) -> pl.DataFrame:
+    """`parity`: the forward of each root and expiry whose quotes give enough pairs."""
+    key = [*_EXPIRY, "strike"]
+    puts = quotes.filter(pl.col("right") == "P").select(*key, pl.col("price").alias("put"))
+    pairs = quotes.filter(pl.col("right") == "C").join(puts, on=key).sort(key)
+    found: list[tuple[str, str, date, float]] = []
+    for (underlying, root, expiry), group in pairs.group_by(_EXPIRY, maintain_order=True):
+        implied = implied_forward(group["strike"], group["price"], group["put"], np.ones(group.height), float(group["discount"][0]))
+        if implied.strikes_used >= MIN_PARITY_PAIRS and np.isfinite(implied.forward):
+            found.append((str(underlying), str(root), expiry, implied.forward))
+    schema = {"underlying": pl.String(), "root": pl.String(), "expiry": pl.Date(), "parity": pl.Float64()}
+    return pl.DataFrame(found, schema=schema, orient="row")
+
+
+def _solved(rows: pl.DataFrame) -> pl.DataFrame:
+    """Adds `iv`, the greeks and `reason`, the number of `ImpliedVolReason`."""
+    price, forward, strike, years, discount = (_array(rows, name) for name in ("price", "forward", "strike", "years", "discount"))
+    right = np.where((rows["right"] == "C").to_numpy(), 1.0, -1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = np.where(years > 0, -np.log(discount) / years, np.nan)
+    solution = european.implied_vol_greeks(price, forward * discount, strike, years, right, rate)
+    reason = european.implied_vol_reason(price, forward, strike, years, right, discount)
+    return rows.with_columns(
+        pl.Series("reason", reason), *(pl.Series(name, getattr(solution, name)).fill_nan(None) for name in ("iv", *_GREEKS))
+    )
+
+
+_GREEKS = ("delta", "gamma", "vega", "theta")
+
+
+def _array(rows: pl.DataFrame, name: str) -> Float:
+    return rows[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+
+def _flagged(rows: pl.DataFrame) -> pl.DataFrame:
+    """Adds `quality`, and clears volatility and greeks where it is not `ok`."""
+    exercise_value = (
+        pl.when(pl.col("right") == "C").then(pl.col("spot") - pl.col("strike")).otherwise(pl.col("strike") - pl.col("spot"))
+    )
+    gain_from_exercise = (
+        pl.when(pl.col("right") == "C").then(pl.col("dividends")).otherwise(pl.col("strike") * (1 - pl.col("discount")))
+    )
+    exercised_early = (
+        (pl.col("exercise") == "american")
+        & (exercise_value > 0)
+        & (gain_from_exercise > 0)
+        & (pl.col("price") - exercise_value < gain_from_exercise)
+    )
+    quality = (
+        pl.when(pl.col("price").is_null())
+        .then(pl.coalesce("refused", pl.lit("no_price")))
+        .when(pl.col("years") <= 0)
+        .then(pl.lit("expired"))
+        .when(pl.col("is_adjusted"))
+        .then(pl.lit("adjusted_deliverable"))
+        .when(pl.col("forward").is_null())
+        .then(pl.lit("no_spot"))
+        .when(exercised_early.fill_null(False))
+        .then(pl.lit("american_early_exercise"))
+        .when(pl.col("iv").is_not_null() & (pl.col("reason") == ImpliedVolReason.OK))
+        .then(pl.lit("ok"))
+        .otherwise(pl.col("reason").cast(pl.Int64).replace_strict(_REASONS, default="undetermined", return_dtype=pl.String))
+    )
+    flagged = rows.with_columns(quality.alias("quality"))
+    sound = pl.col("quality") == "ok"
+    return flagged.with_columns(pl.when(sound).then(pl.col(name)).alias(name) for name in ("iv", *_GREEKS))
+
+
+def _with_volume(rows: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
+    volumes = contract_volumes(inputs)
+    if volumes is None:
+        return rows.with_columns(pl.lit(None, dtype=pl.Int64()).alias("volume"))
+    return rows.join(volumes, on="contract", how="left").with_columns(pl.col("volume").fill_null(0)).sort("contract")

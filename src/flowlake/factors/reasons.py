@@ -1,0 +1,66 @@
+"""Why a factor of a row is null, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from flowlake.datasets.model import Inputs
+from flowlake.factors.prices import present
+
+_FLOW = ("option_trades", "option_bars_1d", "option_bars_1m")
+_STOCK = ("equity_bars_1d", "equity_bars_1m")
+_OPEN_INTEREST = ("open_interest",)
+_TRADES = ("option_trades",)
+
+_DAILY: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "spot_close": ((), "no stock bar, and no option price with a spot in the last 30 minutes"),
+    "option_volume": (_FLOW, "no volume"),
+    "call_volume": (_FLOW, "no volume"),
+    "put_volume": (_FLOW, "no volume"),
+    "option_trade_count": (_FLOW, "the bars do not count transactions"),
+    "premium_usd": (_FLOW, "no volume"),
+    "call_premium_usd": (_FLOW, "no volume"),
+    "put_premium_usd": (_FLOW, "no volume"),
+    "put_call_volume_ratio": (_FLOW, "no call traded"),
+    "option_to_stock_volume": (_STOCK, "no stock volume or no option volume"),
+    "stock_volume": (_STOCK, "no stock bar"),
+    "otm_short_call_volume": (_FLOW, "a traded contract has no spot"),
+    "otm_short_put_volume": (_FLOW, "a traded contract has no spot"),
+    "otm_short_call_premium_usd": (_FLOW, "a traded contract has no spot"),
+    "otm_short_put_premium_usd": (_FLOW, "a traded contract has no spot"),
+    "iso_share": (_TRADES, "no eligible trade"),
+    "multi_leg_share": (_TRADES, "no eligible trade"),
+    "auction_share": (_TRADES, "no eligible trade"),
+    "largest_print_premium_usd": (_TRADES, "no eligible trade"),
+    "contracts_traded": (_FLOW, "no volume"),
+    "atm_iv_30d": ((), "no smiles around 30 days"),
+    "skew_25d": ((), "no smiles around 30 days that reach 25 delta on both sides"),
+    "gamma_exposure_usd": (_OPEN_INTEREST, "no open interest, no spot, or no smile for half of it"),
+    "open_interest_close": (_OPEN_INTEREST, "not reported for this session"),
+    "open_interest_open": (_OPEN_INTEREST, "not reported for the session before"),
+}
+
+
+def daily_reasons(inputs: Inputs) -> pl.Expr:
+    """The column `not_available` of `daily_factors`: a factor lacks its input, or the input lacks what the factor needs."""
+    return not_available(
+        {
+            factor: otherwise
+            if not needs or any(present(inputs, name) is not None for name in needs)
+            else f"needs {' or '.join(needs)}"
+            for factor, (needs, otherwise) in _DAILY.items()
+        }
+    )
+
+
+def not_available(reasons: Mapping[str, str | pl.Expr]) -> pl.Expr:
+    """`factor: reason` for each factor that is null in a row, sorted by factor."""
+    texts = [
+        pl.when(pl.col(factor).is_null()).then(
+            pl.concat_str(pl.lit(f"{factor}: "), pl.lit(reason) if isinstance(reason, str) else reason)
+        )
+        for factor, reason in sorted(reasons.items())
+    ]
+    return pl.concat_list(texts).list.drop_nulls().alias("not_available")

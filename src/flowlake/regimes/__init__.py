@@ -1,0 +1,1 @@
+"""The market's regime: fitted on the past, filtered forward, never smoothed."""

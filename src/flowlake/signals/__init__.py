@@ -1,0 +1,1 @@
+"""Evidence joined into one score per underlying, and the score's calibration to a probability."""
