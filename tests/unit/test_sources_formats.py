@@ -11,6 +11,7 @@ import pytest
 from flowlake.core.errors import BadInputError
 from flowlake.core.sessions import decision_time, is_session
 from flowlake.datasets.model import KNOWN_AT
+from flowlake.datasets.raw import CORPORATE_ACTIONS_FILE
 from flowlake.sources import feeds
 
 NS_0930 = 1_709_649_000_000_000_000  # 2024-03-05 09:30 New York
@@ -166,7 +167,12 @@ class TestHouse:
             late = f"{header}A,2020-02-03,split,4,,,{far}T00:00:00Z\n"
             assert refusal("reference/corporate_actions.csv", late).rule == "bad_time"
         assert refusal("reference/corporate_actions.csv", header + "A,,split,4,,,\n").rule == "missing_value"
-        assert refusal("reference/corporate_actions.csv", header).rule == "empty_file"
+
+    def test_a_reference_file_may_have_nothing_to_say_yet(self) -> None:
+        header = "underlying,ex_date,kind,ratio,cash_amount_usd,new_symbol,announced_at_utc\n"
+        frame = parse("reference/corporate_actions.csv", header)
+        assert (frame.height, frame.columns) == (0, [*CORPORATE_ACTIONS_FILE.column_names, KNOWN_AT])
+        assert refusal("reference/corporate_actions.csv", "").rule == "empty_file"
 
     def test_rates_are_known_at_nine_of_the_next_session(self) -> None:
         frame = parse("reference/rates.csv", "date,tenor_days,rate\n2024-03-29,30,0.053\n2024-03-08,30,0.052\n")

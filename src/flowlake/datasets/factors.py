@@ -278,15 +278,15 @@ _VOLATILITY = (
     _factor(
         "atm_iv_30d",
         f"At-the-forward volatility at {TARGET_DAYS} days: per expiry the out-of-the-money smile, linear in log-strike between "
-        "the two contracts around the forward; then linear in total variance between expiries.",
+        "the two contracts around the forward (each within 0.15 of it); then linear in total variance between expiries.",
         _TENOR,
         "per 1.00",
         checks=_POSITIVE,
     ),
     _factor(
         "skew_25d",
-        f"Volatility of the 25-delta put less that of the 25-delta call at {TARGET_DAYS} days: per expiry linear in delta "
-        "between the two contracts around it, then linear in time between expiries.",
+        f"Volatility of the 25-delta put less that of the 25-delta call at {TARGET_DAYS} days: per expiry from the "
+        "out-of-the-money smile, linear in log-strike; then linear in time between expiries.",
         _TENOR + ", on both sides of 0.25 in delta",
         "per 1.00",
     ),
@@ -296,7 +296,7 @@ _EXPOSURE = (
         "gamma_exposure_usd",
         "Sum of sign x gamma x open interest x multiplier x spot^2 x 0.01, the naive dealer convention: long calls (+1), short "
         "puts (-1). Gamma uses the contract's volatility, else its expiry's smile. Contracts that outlive the session.",
-        "open interest, and a smile for expiries that hold at least half of it",
+        "open interest, a spot, and a smile for expiries that hold at least half of the open interest",
         "USD per 1 % move of the underlying",
     ),
     _text("gamma_exposure_oi", "Which open interest it uses: of this session's close, else of its open.", ("close", "open")),

@@ -37,9 +37,8 @@ def flow_factors(flows: pl.DataFrame, session: date) -> pl.DataFrame:
     days = (pl.col("expiry") - pl.lit(session)).dt.total_days()
     distance = (pl.col("strike") / pl.col("spot")).log()
     is_short = (days >= 0) & (days <= SHORT_DAYS) & ~pl.col("is_adjusted")
-    at_least = OTM_DISTANCE - 1e-12
-    otm_call = is_short & call & (distance >= at_least).fill_null(False)
-    otm_put = is_short & put & (distance <= -at_least).fill_null(False)
+    otm_call = is_short & call & (distance >= OTM_DISTANCE).fill_null(False)
+    otm_put = is_short & put & (distance <= -OTM_DISTANCE).fill_null(False)
     unplaced = (is_short & (volume > 0) & pl.col("spot").is_null()).any()
 
     def total(value: pl.Expr, where: pl.Expr | None = None) -> pl.Expr:
@@ -63,17 +62,14 @@ def flow_factors(flows: pl.DataFrame, session: date) -> pl.DataFrame:
             pl.when(~unplaced).then(total(volume, otm_put)).alias("otm_short_put_volume"),
             pl.when(~unplaced).then(usd(otm_call)).alias("otm_short_call_premium_usd"),
             pl.when(~unplaced).then(usd(otm_put)).alias("otm_short_put_premium_usd"),
-            total(pl.when(volume > 0).then(1).otherwise(0).cast(pl.Int64)).alias("contracts_traded_or_zero"),
-            volume.is_null().any().alias("no_volume"),
+            total((volume > 0).cast(pl.Int64)).alias("contracts_traded"),
             (total((volume * pl.col("multiplier") * TEN_THOUSANDTHS).round().cast(pl.Int64)) / TEN_THOUSANDTHS).alias(
                 "share_equivalents"
             ),
         )
         .with_columns(
-            pl.when(~pl.col("no_volume")).then(pl.col("contracts_traded_or_zero")).alias("contracts_traded"),
             pl.when(pl.col("call_volume") > 0).then(pl.col("put_volume") / pl.col("call_volume")).alias("put_call_volume_ratio"),
         )
-        .drop("contracts_traded_or_zero", "no_volume")
     )
 
 

@@ -43,7 +43,7 @@ def write_market(out: Path, underlyings: int, sessions: int, first: date, seed: 
             include_reference=not options_only,
         )
     )
-    with terminal.progress("files") as advance:
+    with terminal.progress("sessions written") as advance:
         count = write_folder(market, out / "bucket", _file_progress(market, advance))
     write_truth(market, out / "truth")
     terminal.console().print(f"{count} files in {out / 'bucket'}, the truth in {out / 'truth'}")
@@ -59,7 +59,7 @@ def demo(folder: Path, underlyings: int, sessions: int, seed: int, workers: int)
         out.print(
             f"1  a synthetic market of {underlyings} underlyings and {sessions} sessions, behind an S3 server on this machine"
         )
-        with terminal.progress("files") as advance:
+        with terminal.progress("sessions written") as advance:
             write_bucket(market, Bucket(server.access, BUCKET).put, _file_progress(market, advance))
         write_truth(market, folder / "truth")
         out.print(f"2  flowlake run --from {market.days[0]} --to {market.days[-1]}")
@@ -105,9 +105,13 @@ def _settings(server: S3Server, folder: Path) -> Settings:
     )
 
 
-def _file_progress(market: Market, advance: terminal.Advance) -> Callable[..., None]:
-    def report(done: int, *rest: object) -> None:
-        advance(done, max(done, market.spec.sessions), "")
+def _file_progress(market: Market, advance: terminal.Advance) -> Callable[[str, int], None]:
+    """Progress in sessions: the files come session by session, each with its date in the key."""
+    position = {str(day): i + 1 for i, day in enumerate(market.days)}
+
+    def report(key: str, count: int) -> None:
+        date_text = key.rsplit("/", 1)[-1].split(".")[0]
+        advance(position.get(date_text, 0), len(market.days), f"{count} files")
 
     return report
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,26 +149,40 @@ class _Plan:
 
 
 class _Prepared:
-    """Suite, hash and plans of one dataset. Uniqueness has a plan of its own: it cannot be merged over chunks."""
+    """Suite, hash and plans of one dataset, each plan made when it is first needed: few partitions are large or misshapen.
+
+    Uniqueness has a plan of its own for large partitions: it cannot be merged over chunks.
+    """
 
     def __init__(self, ds: Dataset) -> None:
         switch_telemetry_off()
         self.dataset = ds
         self.suite = render.gx_suite(ds)
         self.suite_hash = render.suite_hash(ds)
-        numbered = list(enumerate(self.suite["expectations"]))
-        whole = {i + len(SHAPE_RULES) for i, (_, check) in enumerate(render.rules(ds)) if isinstance(check, Unique)}
-        sample = to_pandas(pl.DataFrame(schema=ds.polars_schema()))
-        self._shape = _Plan(numbered[: len(SHAPE_RULES)], sample)
-        self._all = _Plan(numbered, sample)
-        self._by_chunk = _Plan([item for item in numbered if item[0] not in whole], sample)
-        self._whole = _Plan([item for item in numbered if item[0] in whole], sample)
-        keys = {name for check in ds.table_checks() if isinstance(check, Unique) for name in check.key}
-        self._keys = [name for name in ds.column_names if name in keys]
+        self._numbered = list(enumerate(self.suite["expectations"]))
+        self._sample = to_pandas(pl.DataFrame(schema=ds.polars_schema()))
+        unique = [check for check in ds.table_checks() if isinstance(check, Unique)]
+        self._keys = [name for name in ds.column_names if any(name in check.key for check in unique)]
+        self._unique = {i + len(SHAPE_RULES) for i, (_, check) in enumerate(render.rules(ds)) if isinstance(check, Unique)}
+
+    @cached_property
+    def _shape(self) -> _Plan:
+        return _Plan(self._numbered[: len(SHAPE_RULES)], self._sample)
+
+    @cached_property
+    def _all(self) -> _Plan:
+        return _Plan(self._numbered, self._sample)
+
+    @cached_property
+    def _by_chunk(self) -> _Plan:
+        return _Plan([item for item in self._numbered if item[0] not in self._unique], self._sample)
+
+    @cached_property
+    def _whole(self) -> _Plan:
+        return _Plan([item for item in self._numbered if item[0] in self._unique], self._sample)
 
     def evaluate_shape(self, frame: pl.DataFrame) -> list[Verdict]:
-        chunk = frame.head(CHUNK_ROWS)
-        return self._shape.evaluate(to_pandas(chunk))
+        return self._shape.evaluate(to_pandas(frame.head(CHUNK_ROWS)))
 
     def evaluate(self, frame: pl.DataFrame) -> list[Verdict]:
         if frame.height <= CHUNK_ROWS:
@@ -228,13 +243,10 @@ def _percent(part: int, whole: int) -> float | None:
 
 
 def to_pandas(frame: pl.DataFrame) -> pandas.DataFrame:
-    """Plain NumPy columns: Arrow-backed ones are three times slower here. Large integers next to nulls stay exact.
-
-    Moments lose their time zone, which is UTC everywhere: pandas warns of every array that is taken from zoned ones.
-    """
+    """Plain NumPy columns: Arrow-backed ones are three times slower here. Large integers next to nulls stay exact."""
     import pandas as pd
 
-    plain = frame.with_columns(pl.col(pl.Datetime("ns", "*")).dt.replace_time_zone(None)).to_pandas()
+    plain = frame.to_pandas()
     for name, dtype in frame.schema.items():
         column = frame.get_column(name)
         if dtype.is_integer() and column.null_count() and not _fits_float(column):
@@ -291,7 +303,7 @@ def _rule_failures(ds: Dataset, frame: pl.DataFrame, verdicts: Sequence[Verdict]
 
 
 def _filter(column: str | None, check: Any) -> pl.Expr:
-    """The check's own filter; a column is null exactly where Great Expectations counts it as missing."""
+    """The check's own filter."""
     condition: pl.Expr = check.failing() if column is None else check.failing(column)
     return condition
 

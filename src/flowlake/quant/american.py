@@ -41,6 +41,10 @@ _RATE_BUMP = 1e-4
 _FARTHEST = 40.0
 
 
+# Inputs without meaning are answered with NaN, not with a warning.
+_QUIET = np.errstate(over="ignore", invalid="ignore")
+
+
 class Greeks(NamedTuple):
     """Sensitivities of one long American option per share; units as in `european.Greeks`, dividends in cash held."""
 
@@ -51,6 +55,7 @@ class Greeks(NamedTuple):
     rho: Float
 
 
+@_QUIET
 def price(
     spot: ArrayLike,
     strike: ArrayLike,
@@ -73,10 +78,11 @@ def price(
     simple = _never_exercised(arrays[2], arrays[4], arrays[5], arrays[6], times)
     _fill_prices(out, ~simple, times, amounts, *arrays)
     s, k, t, v, sign, r, q = (a[simple] for a in arrays)
-    out[simple] = _sound_only(european.price(*_forward(s, k, t, r, q), t, v, sign, _exp(-r * t)), t, v)
+    out[simple] = _sound_only(european.price(s * np.exp((r - q) * t), k, t, v, sign, np.exp(-r * t)), t, v)
     return out.reshape(shape)[()]
 
 
+@_QUIET
 def implied_vol(
     price: ArrayLike,
     spot: ArrayLike,
@@ -98,7 +104,7 @@ def implied_vol(
     simple = _never_exercised(t, sign, r, q, times)
     held = s - _present_values(t, r, times, amounts)
     held = np.where(held > 0.0, held, np.nan)
-    start = european.implied_vol(premium, *_forward(held, k, t, r, q), t, sign, _exp(-r * t))
+    start = european.implied_vol(premium, held * np.exp((r - q) * t), k, t, sign, np.exp(-r * t))
     out = np.array(start, dtype=np.float64, ndmin=1)
     _fill_implied_vols(out, ~simple, times, amounts, *arrays)
     return out.reshape(shape)[()]
@@ -149,17 +155,6 @@ def _never_exercised(years: Float, right: Float, rate: Float, dividend_yield: Fl
     return (first > years) & worthless
 
 
-def _exp(x: Float) -> Float:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.exp(x)
-
-
-def _forward(held: Float, strike: Float, years: Float, rate: Float, dividend_yield: Float) -> tuple[Float, Float]:
-    """Forward and strike; a forward beyond the doubles is no input."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return held * np.exp((rate - dividend_yield) * years), strike
-
-
 def _sound_only(value: Float, years: Float, vol: Float) -> Float:
     return np.where((years > 0.0) & (vol > 0.0), value, np.nan)
 
@@ -168,7 +163,7 @@ def _present_values(years: Float, rate: Float, times: Float, amounts: Float) -> 
     """Present value of the dividends up to each option's expiry."""
     total = np.zeros(years.shape)
     for t, a in zip(times.tolist(), amounts.tolist(), strict=True):
-        total += np.where((t > 0.0) & (t <= years), a * _exp(-rate * t), 0.0)
+        total += np.where((t > 0.0) & (t <= years), a * np.exp(-rate * t), 0.0)
     return total
 
 
@@ -235,12 +230,14 @@ def _tree(
                 offset = (left - strike) * math.exp(-rate * wait)
                 for j in range(i + 3):
                     value[j] = max(value[j], right * (share * stock[j] + offset))
+    if not value[0] + value[1] + value[2] < math.inf:
+        value[:3] = math.nan
 
 
 @kernel
 def _fill_prices(
-    out: Float, wanted: NDArray[np.bool_], times: Float, amounts: Float, spot: Float, strike: Float, years: Float, vol: Float, right: Float,
-    rate: Float, dividend_yield: Float,
+    out: Float, wanted: NDArray[np.bool_], times: Float, amounts: Float,
+    spot: Float, strike: Float, years: Float, vol: Float, right: Float, rate: Float, dividend_yield: Float,
 ) -> None:  # fmt: skip
     stock, value = np.empty(STEPS + 3), np.empty(STEPS + 3)
     for i in range(out.size):
@@ -251,8 +248,8 @@ def _fill_prices(
 
 @kernel
 def _fill_implied_vols(
-    vol: Float, wanted: NDArray[np.bool_], times: Float, amounts: Float, price: Float, spot: Float, strike: Float, years: Float, right: Float,
-    rate: Float, dividend_yield: Float,
+    vol: Float, wanted: NDArray[np.bool_], times: Float, amounts: Float,
+    price: Float, spot: Float, strike: Float, years: Float, right: Float, rate: Float, dividend_yield: Float,
 ) -> None:  # fmt: skip
     """Replace the European volatilities in `vol` where wanted: a secant inside a bracket, bisection where it leaves it."""
     stock, value = np.empty(STEPS + 3), np.empty(STEPS + 3)
@@ -295,8 +292,8 @@ def _fill_implied_vols(
 
 @kernel
 def _fill_greeks(
-    out: Float, wanted: NDArray[np.bool_], times: Float, amounts: Float, spot: Float, strike: Float, years: Float, vol: Float, right: Float,
-    rate: Float, dividend_yield: Float,
+    out: Float, wanted: NDArray[np.bool_], times: Float, amounts: Float,
+    spot: Float, strike: Float, years: Float, vol: Float, right: Float, rate: Float, dividend_yield: Float,
 ) -> None:  # fmt: skip
     stock, value = np.empty(STEPS + 3), np.empty(STEPS + 3)
     for i in range(spot.size):

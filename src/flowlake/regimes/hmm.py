@@ -119,6 +119,7 @@ def filtered_probabilities(model: GaussianHmm, observations: Float) -> Float:
         if i:
             log_prior = _log_sum(filtered[i - 1][:, None] + log_move)
         joint = log_prior + density
+        joint = joint - joint.max()  # near 0 logarithms keep their digits, and none of the results exceeds 0
         filtered[i] = joint - _log_sum(joint[:, None])
     return np.asarray(np.exp(filtered))
 

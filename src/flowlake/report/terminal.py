@@ -90,7 +90,7 @@ def _plain(what: str) -> Advance:
 
     def advance(done: int, total: int, label: str) -> None:
         percent = 100.0 * done / max(total, 1)
-        if percent >= shown[0] + PLAIN_PROGRESS_EVERY or done == total:
+        if percent >= shown[0] + PLAIN_PROGRESS_EVERY or (done == total and shown[0] < 100.0):
             shown[0] = percent
             print(f"{what}: {done} of {total} ({percent:.0f} %) {label}", file=sys.stderr, flush=True)  # noqa: T201 - the terminal is what this module is for
 

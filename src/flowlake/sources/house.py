@@ -22,7 +22,7 @@ def corporate_actions(key: str, body: bytes, file_date: date | None) -> pl.DataF
 
     Raises BadInputError (see `table.read_columns`).
     """
-    frame = read_columns(key, body, CORPORATE_ACTIONS_FILE.columns)
+    frame = read_columns(key, body, CORPORATE_ACTIONS_FILE.columns, may_be_empty=True)
     known = pl.coalesce("announced_at_utc", midnight_et("ex_date"))
     return _known(frame, [*CORPORATE_ACTIONS_FILE.column_names], known)
 
@@ -32,7 +32,7 @@ def rates(key: str, body: bytes, file_date: date | None) -> pl.DataFrame:
 
     Raises BadInputError (see `table.read_columns`).
     """
-    frame = next_session_at_nine(read_columns(key, body, RATES_FILE.columns), "date")
+    frame = next_session_at_nine(read_columns(key, body, RATES_FILE.columns, may_be_empty=True), "date")
     return _known(frame, [*RATES_FILE.column_names], pl.col(KNOWN_AT))
 
 
@@ -41,7 +41,7 @@ def contract_roots(key: str, body: bytes, file_date: date | None) -> pl.DataFram
 
     Raises BadInputError (see `table.read_columns`).
     """
-    frame = read_columns(key, body, CONTRACT_ROOTS_FILE.columns)
+    frame = read_columns(key, body, CONTRACT_ROOTS_FILE.columns, may_be_empty=True)
     return _known(frame, [*CONTRACT_ROOTS_FILE.column_names], midnight_et("valid_from"))
 
 

@@ -44,18 +44,20 @@ def read_columns(
     *,
     optional: Collection[str] = (),
     lines_above_header: int = 0,
+    may_be_empty: bool = False,
 ) -> pl.DataFrame:
     """Rows of a CSV with a header: `columns`, then `row` (Int64, zero-based) and `extra` (JSON text or null).
 
     `columns` are found by name whatever the case and the order; those in `optional` may be missing and are then null. A blank
     cell is null. Dates are `YYYY-MM-DD`; moments are ISO 8601 in UTC. Undeclared columns go to `extra`, sorted by name.
+    `may_be_empty`: a header alone is a table without rows: a reference file may have nothing to say yet.
     Raises BadInputError with the rules of `sources.text`, and `empty_file`, `wrong_header`, `missing_column`,
     `duplicate_column`, `ragged_row`, `malformed_csv`, `bad_number`, `bad_date`, `bad_time`, `missing_value`.
     """
     wanted = tuple(column for column in columns if column.name not in (ROW, EXTRA))
     text = plain_text(key, body)
     data = _end_of_line(text, lines_above_header + 1)
-    if data == len(text):
+    if data == len(text) and not may_be_empty:
         raise BadInputError(key, "empty_file", "the file has no data row below its header", _CURE_FILE)
     header = text[_end_of_line(text, lines_above_header) : data].decode("utf-8").rstrip("\n")
     names = _column_names(key, header, wanted, optional)
