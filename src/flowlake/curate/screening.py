@@ -17,7 +17,7 @@ from flowlake.datasets.model import Finding
 ROW = "row"
 _BROKEN = "broken_rule"
 NOTE_ROWS = 100
-"""A note shows at most this many rows; its text has the full count."""
+"""A note shows at most this many rows, and counts all of them."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Subject:
             what=f"{self.session}: {rows.height} rows of {self.source}: {why}",
             cure=cure,
             rows=self._presented(rows).head(NOTE_ROWS),
+            concerned=rows.height,
         )
 
     def _presented(self, rows: pl.DataFrame) -> pl.DataFrame:

@@ -208,9 +208,13 @@ class Finding:
     kind: Literal["note", "rejected"] = "note"
     severity: Severity = Severity.WARNING
     rows: pl.DataFrame | None = None
+    concerned: int | None = None
+    """How many rows the finding is about, where `rows` shows only some of them."""
 
     @property
     def row_count(self) -> int:
+        if self.concerned is not None:
+            return self.concerned
         return 0 if self.rows is None else self.rows.height
 
 

@@ -296,6 +296,7 @@ def drift(rendered: Mapping[str, str], committed: Mapping[str, str]) -> list[str
 
 
 _SHOWN = 5
+_WIDTH = 120
 
 
 def _line_drift(path: str, declared: str, written: str) -> Iterator[str]:
@@ -305,6 +306,7 @@ def _line_drift(path: str, declared: str, written: str) -> Iterator[str]:
     for side, lines in (("the file lacks", missing), ("the declaration lacks", surplus)):
         if lines:
             more = f" (and {len(lines) - _SHOWN} more lines)" if len(lines) > _SHOWN else ""
-            yield f"{path}: {side} {' / '.join(lines[:_SHOWN])}{more}"
+            shown = " / ".join(line if len(line) <= _WIDTH else line[:_WIDTH] + "..." for line in lines[:_SHOWN])
+            yield f"{path}: {side} {shown}{more}"
     if not missing and not surplus:
         yield f"{path}: the same lines in another order or number"

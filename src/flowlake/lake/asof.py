@@ -108,11 +108,11 @@ class AsOfReader:
 
 
 def adjust_for_splits(frame: pl.DataFrame, ds: Dataset, actions: pl.DataFrame) -> pl.DataFrame:
-    """Rows of earlier sessions on today's basis: every split and symbol change of `actions` whose ex-date lies after the row's session.
+    """Rows of earlier sessions on today's basis: splits and symbol changes of `actions` whose ex-date lies after the row's session.
 
-    Prices and strikes are divided by the ratio of new to old shares, quantities multiplied by it (a fraction of a contract is cut
-    off). Events of one day act together, days in order: a class that takes over another's ticker is not mistaken for it. The text of
-    `contract` stays as it was printed.
+    Prices and strikes are divided by the ratio of new to old shares, quantities multiplied by it (a fraction of a contract is
+    cut off). Events of one day act together, days in order: a class that takes over another's ticker is not mistaken for it.
+    The text of `contract` stays as it was printed.
     """
     if "underlying" not in frame.columns:
         return frame

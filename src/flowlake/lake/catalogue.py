@@ -54,12 +54,8 @@ def _ops_view(connection: duckdb.DuckDBPyConnection, store: Store, ds: Dataset) 
         connection.execute("CREATE OR REPLACE TABLE quarantine AS SELECT * FROM _quarantine_rows")
         connection.unregister("_quarantine_rows")
         return
-    prefix = f"{ds.layer.value}/{ds.name}/"
-    if any(stat.path.endswith(".parquet") for stat in store.list(prefix)):
-        glob = f"{store.uri(prefix).rstrip('/')}/run=*/part.parquet".replace("'", "''")
-        connection.execute(f"CREATE OR REPLACE VIEW {ds.name} AS SELECT * FROM read_parquet('{glob}', hive_partitioning = false)")
-    else:
-        connection.execute(duckdb_view(ds, store.root, exists=False))
+    recorded = any(stat.path.endswith(".parquet") for stat in store.list(f"{ds.layer.value}/{ds.name}/"))
+    connection.execute(duckdb_view(ds, store.root, exists=recorded))
 
 
 def _value(value: Any, name: str) -> Any:

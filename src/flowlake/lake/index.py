@@ -11,7 +11,7 @@ from datetime import date
 
 from flowlake.datasets.model import Dataset
 from flowlake.lake.partitions import InputRecord, Lineage, lineage_of, partition_path, session_of_path
-from flowlake.lake.store import Store
+from flowlake.lake.store import Stat, Store
 
 INDEX_PATH = "_index/partitions.json"
 
@@ -42,14 +42,17 @@ class Index:
         return self._of(ds).get(session)
 
     def note(self, ds: Dataset, session: date) -> Entry | None:
-        """Look at one partition again, after it was published or restored."""
+        """Look at one partition again: somebody else may have published or removed it."""
         stat = self._store.stat(partition_path(ds, session))
         if stat is None:
             self._of(ds).pop(session, None)
             return None
-        entry = Entry(stat.path, stat.size, stat.stamp, lineage_of(self._store, stat.path))
-        self._of(ds)[session] = entry
+        self._of(ds)[session] = entry = self._entry(stat, self._of(ds).get(session))
         return entry
+
+    def put(self, ds: Dataset, session: date, stat: Stat, lineage: Lineage) -> None:
+        """What was just published, without looking at it again."""
+        self._of(ds)[session] = Entry(stat.path, stat.size, stat.stamp, lineage)
 
     def refresh(self, ds: Dataset) -> None:
         self._listed.discard(ds.name)
@@ -73,11 +76,13 @@ class Index:
             session = session_of_path(stat.path)
             if session is None or not stat.path.endswith("/part.parquet"):
                 continue
-            cached = seen.get(stat.path) or self._cache.get(stat.path)
-            if cached is None or cached.stamp != stat.stamp:
-                cached = Entry(stat.path, stat.size, stat.stamp, lineage_of(self._store, stat.path))
-            found[session] = cached
+            found[session] = self._entry(stat, seen.get(stat.path) or self._cache.get(stat.path))
         return found
+
+    def _entry(self, stat: Stat, held: Entry | None) -> Entry:
+        if held is not None and held.stamp == stat.stamp:
+            return held
+        return Entry(stat.path, stat.size, stat.stamp, lineage_of(self._store, stat.path))
 
 
 def _load(store: Store) -> dict[str, Entry]:

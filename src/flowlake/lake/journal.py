@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from flowlake.core.sessions import CALENDAR_FIRST
 from flowlake.datasets.model import Dataset
 from flowlake.datasets.ops import AUDITS, FINDINGS, OBJECTS, OPS, PUBLICATIONS, RUNS
 from flowlake.lake.partitions import decode, encode, run_path
@@ -45,8 +46,9 @@ class Journal:
 
 
 def ops_frame(ds: Dataset, rows: list[Row]) -> pl.DataFrame:
-    """Rows of an ops dataset with its declared columns and types."""
-    return pl.DataFrame(rows, schema={column.name: column.dtype for column in ds.columns}, orient="row")
+    """Rows of an ops dataset as its file holds them: declared columns and order, and `known_at_utc` from the row's own moment."""
+    frame = pl.DataFrame(rows, schema={column.name: column.dtype for column in ds.columns}, orient="row")
+    return ds.conform(frame, CALENDAR_FIRST)
 
 
 def records(store: Store, ds: Dataset) -> pl.DataFrame:

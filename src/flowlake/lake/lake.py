@@ -18,7 +18,7 @@ from flowlake.datasets.ops import PUBLICATIONS, RUNS
 from flowlake.datasets.registry import DATASETS, RUN_KEYED, dataset
 from flowlake.lake import catalogue, journal
 from flowlake.lake.index import Index
-from flowlake.lake.partitions import decode, history_path, partition_path
+from flowlake.lake.partitions import HISTORY, declared, decode, history_path, partition_path
 from flowlake.lake.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -114,34 +114,48 @@ class Lake:
 
     def _scan(self, ds: Dataset, path: str) -> pl.LazyFrame:
         if self.store.root.startswith("s3://"):
-            return decode(self.store.read(path)).lazy()
-        return pl.scan_parquet(self.store.uri(path), hive_partitioning=False)
+            return declared(ds, decode(self.store.read(path)).lazy())
+        return declared(ds, pl.scan_parquet(self.store.uri(path), hive_partitioning=False))
 
     def _paths(self, ds: Dataset) -> dict[date, str]:
-        present = {day: partition_path(ds, day) for day in self.index.sessions(ds)}
+        paths = {day: partition_path(ds, day) for day in self.index.sessions(ds)}
+        for row in self._later.get(ds.name, ()):
+            if row["replaced_hash"]:
+                paths[row["session"]] = history_path(ds, row["session"], row["replaced_hash"])
+            else:
+                paths.pop(row["session"], None)
+        return {day: self._kept(path) for day, path in paths.items()}
+
+    def _kept(self, path: str) -> str:
+        if path.startswith(HISTORY) and self.store.stat(path) is None:
+            raise UsageError(
+                f"run {self.view.run_id} was served {path}, which is gone", "`flowlake prune` deleted it: ask for a later run"
+            )
+        return path
+
+    @cached_property
+    def _later(self) -> dict[str, list[journal.Row]]:
+        """By dataset, what was published after the run of this view had ended, newest first: to be undone in this order."""
         if not self.view.run_id:
-            return present
-        return _paths_at(
-            present, ds, journal.records(self.store, PUBLICATIONS), journal.records(self.store, RUNS), self.view.run_id
-        )
+            return {}
+        publications = _distinct(journal.records(self.store, PUBLICATIONS))
+        runs = journal.records(self.store, RUNS)
+        mine = pl.col("run_id") == self.view.run_id
+        started = runs.filter(mine).get_column("started_at_utc").max()
+        published = publications.filter(mine).get_column("published_at_utc").max()
+        end = max(moment for moment in (started, published) if isinstance(moment, datetime))
+        later = publications.filter(~mine & (pl.col("published_at_utc") > end)).sort("published_at_utc", descending=True)
+        by_dataset: dict[str, list[journal.Row]] = {}
+        for row in later.iter_rows(named=True):
+            by_dataset.setdefault(row["dataset"], []).append(row)
+        return by_dataset
 
 
-def _paths_at(
-    present: dict[date, str], ds: Dataset, publications: pl.DataFrame, runs: pl.DataFrame, run_id: str
-) -> dict[date, str]:
-    """Undo every publication after the end of a run, newest first."""
-    started = runs.filter(pl.col("run_id") == run_id).get_column("started_at_utc").max()
-    own_last = publications.filter(pl.col("run_id") == run_id).get_column("published_at_utc").max()
-    moments = [moment for moment in (started, own_last) if isinstance(moment, datetime)]
-    end = max(moments)
-    later = publications.filter((pl.col("dataset") == ds.name) & (pl.col("published_at_utc") > end) & (pl.col("run_id") != run_id))
-    paths = dict(present)
-    for row in later.sort("published_at_utc", descending=True).iter_rows(named=True):
-        if row["replaced_hash"]:
-            paths[row["session"]] = history_path(ds, row["session"], row["replaced_hash"])
-        else:
-            paths.pop(row["session"], None)
-    return paths
+def _distinct(publications: pl.DataFrame) -> pl.DataFrame:
+    """Two runs at once may both write down one publication: the first is the act, the second only saw it."""
+    ordered = publications.sort("published_at_utc", maintain_order=True)
+    before = pl.col("file_hash").shift().over("dataset", "session")
+    return ordered.filter(before.is_null() | (pl.col("file_hash") != before))
 
 
 def knowledge_moment(moment: date | datetime | str) -> tuple[datetime, date]:

@@ -110,15 +110,23 @@ def known_last(frame: pl.DataFrame) -> str:
 
 def lineage_of(store: Store, path: str) -> Lineage:
     """The lineage in a partition's footer; reads the tail of the file only."""
+    tail = store.read_tail(path, _TAIL_BYTES)
+    if tail[-4:] == b"PAR1" and (need := _footer_bytes(tail)) > len(tail):
+        tail = store.read_tail(path, need)
+    return lineage_in(tail, path)
+
+
+def _footer_bytes(tail: bytes) -> int:
+    return int.from_bytes(tail[-8:-4], "little") + 8
+
+
+def lineage_in(body: bytes, path: str) -> Lineage:
+    """The lineage in the bytes of a partition, or in a tail of them that holds the footer; `path` names them in errors."""
     import pyarrow.parquet as pq
 
-    tail = store.read_tail(path, _TAIL_BYTES)
-    need = int.from_bytes(tail[-8:-4], "little") + 8
-    if tail[-4:] != b"PAR1":
+    if body[-4:] != b"PAR1":
         raise StorageError(f"{path} is not a Parquet file", "run `flowlake verify`; it names what to rebuild")
-    if need > len(tail):
-        tail = store.read_tail(path, need)
-    metadata = pq.read_metadata(io.BytesIO(b"PAR1" + tail[-need:])).metadata or {}
+    metadata = pq.read_metadata(io.BytesIO(b"PAR1" + body[-_footer_bytes(body) :])).metadata or {}
     text = metadata.get(FOOTER_KEY.encode())
     if text is None:
         raise StorageError(f"{path} has no lineage in its footer", "it was not written by flowlake: move it away and run again")
@@ -130,10 +138,16 @@ def read_partition(store: Store, ds: Dataset, session: date) -> pl.DataFrame:
 
     A partition written before a column was declared reads as null there, until its step rebuilds it.
     """
-    frame = decode(store.read(partition_path(ds, session)))
-    schema = ds.polars_schema()
-    columns = [pl.col(n) if n in frame.columns else pl.lit(None, dtype=t).alias(n) for n, t in schema.items()]
-    return frame.select(*columns, pl.lit(session, dtype=pl.Date).alias(SESSION))
+    frame = declared(ds, decode(store.read(partition_path(ds, session))).lazy())
+    return frame.with_columns(pl.lit(session, dtype=pl.Date).alias(SESSION)).collect(engine="in-memory")
+
+
+def declared(ds: Dataset, frame: pl.LazyFrame) -> pl.LazyFrame:
+    """The declared columns of a partition file, null where the file is older than the column."""
+    held = frame.collect_schema()
+    return frame.select(
+        pl.col(name) if name in held else pl.lit(None, dtype=dtype).alias(name) for name, dtype in ds.polars_schema().items()
+    )
 
 
 def check_hash(store: Store, path: str) -> tuple[Lineage, str]:

@@ -8,7 +8,7 @@ from datetime import date
 from flowlake.core.errors import UsageError
 from flowlake.datasets.model import Dataset
 from flowlake.lake.index import Index
-from flowlake.lake.partitions import history_path, partition_path, session_of_path
+from flowlake.lake.partitions import history_path, lineage_in, partition_path, session_of_path
 from flowlake.lake.store import Store, file_hash
 
 
@@ -37,13 +37,12 @@ def publish(store: Store, index: Index, ds: Dataset, session: date, body: bytes)
         replaced = file_hash(store.read(path))
         if replaced != new_hash:
             store.copy(path, history_path(ds, session, replaced))
-    if replaced != new_hash:
-        store.write(path, body)
-    entry = index.note(ds, session)
-    if entry is None:
-        raise UsageError(f"{path} vanished while it was published", "two lakes share one root: give each its own")
-    lineage = entry.lineage
     changed = replaced != new_hash
+    lineage = lineage_in(body, path)
+    if changed:
+        index.put(ds, session, store.write(path, body), lineage)
+    else:
+        index.note(ds, session)
     return Published(ds.name, session, lineage.data_hash, new_hash, replaced if changed else "", lineage.rows, len(body), changed)
 
 

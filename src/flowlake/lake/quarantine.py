@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-
 import polars as pl
 
 from flowlake.datasets.model import Dataset

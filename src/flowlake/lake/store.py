@@ -43,7 +43,7 @@ class Store(Protocol):
 
     def read_tail(self, path: str, count: int) -> bytes: ...
 
-    def write(self, path: str, body: bytes) -> None: ...
+    def write(self, path: str, body: bytes) -> Stat: ...
 
     def copy(self, source: str, target: str) -> None: ...
 
@@ -58,7 +58,12 @@ def open_store(root: str, access: S3Access) -> Store:
         return S3Store(root, access)
     if "://" in root:
         raise UsageError(f"the lake {root!r} is neither a folder nor s3://", "set FLOWLAKE_LAKE to a folder or s3://bucket/prefix")
-    return LocalStore(Path(root).resolve())
+    return LocalStore(Path(absolute_root(root)))
+
+
+def absolute_root(root: str) -> str:
+    """The root as it reads from any folder."""
+    return root if "://" in root else str(Path(root).resolve())
 
 
 def storage_error(what: str, error: OSError) -> StorageError:
@@ -96,8 +101,7 @@ class LocalStore:
             status = full.stat()
         except FileNotFoundError:
             return None
-        stamp = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
-        return Stat(full.relative_to(self._root).as_posix(), status.st_size, stamp)
+        return Stat(full.relative_to(self._root).as_posix(), status.st_size, _stamp(status))
 
     def stat(self, path: str) -> Stat | None:
         return self._stat(self._at(path))
@@ -117,7 +121,7 @@ class LocalStore:
         except OSError as error:
             raise storage_error(f"reading {path}", error) from error
 
-    def write(self, path: str, body: bytes) -> None:
+    def write(self, path: str, body: bytes) -> Stat:
         target = self._at(path)
         staged = self._root / STAGING / f"{uuid.uuid4().hex}.tmp"
         try:
@@ -127,10 +131,12 @@ class LocalStore:
                 file.write(body)
                 file.flush()
                 os.fsync(file.fileno())
+                status = os.fstat(file.fileno())
             staged.replace(target)
         except OSError as error:
             staged.unlink(missing_ok=True)
             raise storage_error(f"writing {path}", error) from error
+        return Stat(path, status.st_size, _stamp(status))
 
     def copy(self, source: str, target: str) -> None:
         """A hard link where the file system has it: history costs no space until the original is replaced."""
@@ -159,6 +165,10 @@ class LocalStore:
                     file.unlink(missing_ok=True)
             except FileNotFoundError:
                 continue
+
+
+def _stamp(status: os.stat_result) -> str:
+    return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
 class S3Store:
@@ -248,8 +258,9 @@ class S3Store:
         )["Body"].read()
         return body
 
-    def write(self, path: str, body: bytes) -> None:
-        self._call(f"writing {path}", "put_object", Key=self._key(path), Body=body)
+    def write(self, path: str, body: bytes) -> Stat:
+        answer = self._call(f"writing {path}", "put_object", Key=self._key(path), Body=body)
+        return Stat(path, len(body), answer["ETag"].strip('"'))
 
     def copy(self, source: str, target: str) -> None:
         self._call(

@@ -31,7 +31,7 @@ def backtest(settings: Settings, first: date | None = None, last: date | None = 
         BacktestConfig(vintage="restated" if _was_restated(lake) else "as_published"),
     )
     run_id = new_run_id()
-    store.write(run_path(TRIALS, run_id), encode(TRIALS, result.trials(run_id, datetime.now(UTC))))
+    store.write(run_path(TRIALS, run_id), encode(TRIALS, TRIALS.conform(result.trials(run_id, datetime.now(UTC)), FIRST)))
     return result
 
 

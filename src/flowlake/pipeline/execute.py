@@ -21,7 +21,7 @@ from flowlake.datasets.render import arrow_schema, suite_hash
 from flowlake.lake import partitions, quarantine
 from flowlake.lake.asof import AsOfReader, Slice
 from flowlake.lake.hashing import data_hash, json_hash
-from flowlake.lake.index import Index
+from flowlake.lake.index import Entry, Index
 from flowlake.lake.partitions import InputRecord, Lineage
 from flowlake.lake.publish import Published, publish
 from flowlake.lake.quarantine import Refusal
@@ -136,6 +136,8 @@ def execute(task: Task, context: Context) -> StepResult:
         log.exception("%s %s failed", task.step.name, task.session)
         if isinstance(error, StorageError):
             raise
+    if result.status != "failed":
+        context.ingester.forget(task.objects)
     result.seconds = time.monotonic() - began
     return result
 
@@ -158,7 +160,7 @@ def decide(task: Task, context: Context, result: StepResult) -> Decision:
     source = reader = None
     if step.is_ingest:
         if context.shared:
-            context.index.refresh(DATASETS[step.writes[0]])
+            context.index.note(DATASETS[step.writes[0]], session)
         try:
             source = context.ingester.look(task.objects, session, result)
         except BadInputError:
@@ -176,11 +178,13 @@ def decide(task: Task, context: Context, result: StepResult) -> Decision:
             return Decision("blocked", gathered)
         records = gathered
     key = inputs_key(step, records)
-    if _fresh(step, session, context, key):
+    served = [entry.lineage.inputs_key if entry else "" for entry in _entries(step, session, context)]
+    if all(found == key for found in served):
         return Decision("fresh", key=key)
     if not context.options.retry and (refusal := context.held(step, session, key)):
         return Decision("held", f"{refusal.what} ({refusal.cure})", key)
-    if step.vintage and not context.options.restate and _exists(step, session, context):
+    # A kill may have come between two outputs of one step: what is half published is finished, whatever its vintage.
+    if step.vintage and not context.options.restate and all(served) and key not in served:
         return Decision("restatable", "its inputs changed after it was published", key)
     return Decision("due", key=key, records=records, source=source, reader=reader)
 
@@ -200,8 +204,11 @@ def _execute(task: Task, context: Context, result: StepResult) -> None:
 def _reader(task: Task, context: Context) -> AsOfReader:
     """A reader that sees what other processes have published meanwhile."""
     if context.shared:
-        for name in {read.dataset for read in task.step.reads} | set(task.step.writes) | {"corporate_actions"}:
+        windows = {read.dataset for read in task.step.reads if read.looks_back}
+        for name in windows:
             context.index.refresh(DATASETS[name])
+        for name in {*(read.dataset for read in task.step.reads), *task.step.writes, "corporate_actions"} - windows:
+            context.index.note(DATASETS[name], task.session)
     return AsOfReader(context.store, context.index, task.session, context.load)
 
 
@@ -264,13 +271,8 @@ def schema_hash(ds: Dataset) -> str:
     return _SCHEMA_HASHES[ds.name]
 
 
-def _exists(step: Step, session: date, context: Context) -> bool:
-    return any(context.index.get(DATASETS[name], session) is not None for name in step.writes)
-
-
-def _fresh(step: Step, session: date, context: Context, key: str) -> bool:
-    entries = [context.index.get(DATASETS[name], session) for name in step.writes]
-    return all(entry is not None and entry.lineage.inputs_key == key for entry in entries)
+def _entries(step: Step, session: date, context: Context) -> list[Entry | None]:
+    return [context.index.get(DATASETS[name], session) for name in step.writes]
 
 
 def _publish(task: Task, context: Context, result: StepResult, records: tuple[InputRecord, ...], output: Output) -> None:
@@ -289,7 +291,7 @@ def _publish(task: Task, context: Context, result: StepResult, records: tuple[In
             result.validations.append(audited.validation)
         if not audited.success:
             first = audited.errors[0]
-            what = f"{name} {session}: " + "; ".join(f"{f.column or 'table'} {f.rule}: {f.count} rows fail" for f in audited.errors)
+            what = f"{name} {session}: " + "; ".join(f"{f.rule}: {f.count} rows fail" for f in audited.errors)
             cure = (
                 f"look at the rows in quarantine, correct the source, and run again; or `--retry` after a fix (first: {first.rule})"
             )
@@ -410,7 +412,7 @@ def _warning_rows(audited: AuditResult, session: date) -> list[dict[str, Any]]:
             "kind": "note",
             "severity": failure.severity.value,
             "rows": failure.count,
-            "what": f"{failure.column or 'table'}: {failure.rule} does not hold",
+            "what": f"{failure.rule}: not so in {failure.count} rows",
             "cure": "the rows are published; look at them before you rely on the column",
         }
         for failure in audited.failures
@@ -425,7 +427,7 @@ def _audit_row(audited: AuditResult, rows: int) -> dict[str, Any]:
         "passed": audited.success,
         "checks": audited.evaluated,
         "failed_checks": len(audited.failures),
-        "failures": "\n".join(f"{f.column or 'table'}: {f.rule} ({f.count} rows)" for f in audited.failures),
+        "failures": "\n".join(f"{f.rule} ({f.count} rows)" for f in audited.failures),
         "suite_hash": audited.suite_hash,
         "rows": rows,
     }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 from flowlake.core.errors import UsageError
 from flowlake.core.settings import Settings
+from flowlake.lake.store import absolute_root
 from flowlake.pipeline.execute import Context, Options, StepResult, Task, execute
 from flowlake.pipeline.plan import producers
 
@@ -73,6 +74,7 @@ def run_dask(tasks: Sequence[Task], settings: Settings, options: Options, schedu
     """Tasks on a Dask cluster as their inputs become ready: the one at `scheduler`, or processes of this machine."""
     from distributed import as_completed
 
+    settings = replace(settings, lake=absolute_root(settings.lake))  # workers may have another current folder
     with _client(scheduler, workers) as client:
         futures: list[Any] = []
         for i, node in enumerate(graph(tasks)):

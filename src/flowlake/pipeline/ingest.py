@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
-from flowlake.core.errors import BadInputError, StorageError
+from flowlake.core.errors import BadInputError
 from flowlake.core.sessions import decision_time, is_session, next_session
 from flowlake.core.settings import Settings
 from flowlake.datasets.checks import Severity
@@ -23,6 +20,7 @@ from flowlake.datasets.model import KNOWN_AT, Dataset, Finding, Output
 from flowlake.datasets.raw import RAW
 from flowlake.lake.hashing import data_hash
 from flowlake.lake.partitions import InputRecord
+from flowlake.pipeline.scratch import Scratch, scratch_folder
 from flowlake.sources import feeds
 from flowlake.sources.bucket import Bucket, Download, ObjectInfo, open_bucket
 
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 MANY_FILES = frozenset({"cboe_snapshot"})
 """Raw datasets with one file per underlying and session."""
 _RAW = {ds.name: ds for ds in RAW}
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -68,18 +67,28 @@ class Listing:
 
     def feeding(self, dataset: str, session: date) -> tuple[SourceObject, ...]:
         """Objects of a dataset for a session; reference files feed every session."""
-        return tuple(o for o in self._by_dataset().get(dataset, ()) if o.file_date in (None, session))
+        return self._by_feed.get((dataset, None), ()) + self._by_feed.get((dataset, session), ())
 
     def dated(self, session: date) -> tuple[SourceObject, ...]:
         """Files dated from a session up to the day before the next: files of the session, and of holidays after it."""
         last = next_session(session) - timedelta(days=1)
-        return tuple(o for o in self.objects if o.file_date and session <= o.file_date <= last)
+        days = (session + timedelta(days=n) for n in range((last - session).days + 1))
+        return tuple(sorted((o for day in days for o in self._by_date.get(day, ())), key=lambda o: o.key))
 
-    def _by_dataset(self) -> dict[str, tuple[SourceObject, ...]]:
-        grouped: dict[str, list[SourceObject]] = {}
-        for o in self.objects:
-            grouped.setdefault(o.dataset, []).append(o)
-        return {name: tuple(found) for name, found in grouped.items()}
+    @cached_property
+    def _by_feed(self) -> dict[tuple[str, date | None], tuple[SourceObject, ...]]:
+        return _grouped(self.objects, lambda o: (o.dataset, o.file_date))
+
+    @cached_property
+    def _by_date(self) -> dict[date | None, tuple[SourceObject, ...]]:
+        return _grouped(self.objects, lambda o: o.file_date)
+
+
+def _grouped(objects: Iterable[SourceObject], key: Callable[[SourceObject], Key]) -> dict[Key, tuple[SourceObject, ...]]:
+    grouped: dict[Key, list[SourceObject]] = {}
+    for o in objects:
+        grouped.setdefault(key(o), []).append(o)
+    return {name: tuple(found) for name, found in grouped.items()}
 
 
 def list_bucket(bucket: Bucket, known: dict[tuple[str, str, int], str]) -> Listing:
@@ -114,8 +123,7 @@ class Ingester:
         self._reference: dict[tuple[str, str], pl.DataFrame] = {}
         self._downloads: dict[tuple[str, str], Download] = {}
         self._shas: dict[tuple[str, str], str] = {}
-        self._folder = Path()
-        self._scratch = Path(settings.scratch) if settings.scratch else Path(tempfile.gettempdir()) / _scratch_name(settings)
+        self._scratch: Scratch | None = None
 
     def look(self, objects: tuple[SourceObject, ...], session: date, result: StepResult) -> Source | None:
         """What feeds the partition, fetched as far as needed to tell whether it changed; None where nothing feeds it."""
@@ -140,10 +148,7 @@ class Ingester:
         tables = []
         for o in objects:
             body, _ = self._fetch(o, result)
-            try:
-                tables.append(feeds.parse(_feed(o.key), o.key, body))
-            finally:
-                self._forget(o)
+            tables.append(feeds.parse(_feed(o.key), o.key, body))
         return pl.concat(tables)
 
     def _reference_source(self, objects: tuple[SourceObject, ...], session: date, result: StepResult) -> Source:
@@ -159,10 +164,7 @@ class Ingester:
         key = (o.key, o.etag)
         if key not in self._reference:
             body, _ = self._fetch(o, result)
-            try:
-                self._reference[key] = feeds.parse(_feed(o.key), o.key, body)
-            finally:
-                self._forget(o)
+            self._reference[key] = feeds.parse(_feed(o.key), o.key, body)
         return self._reference[key]
 
     def hashes(self, objects: Iterable[SourceObject]) -> list[list[str]]:
@@ -171,7 +173,8 @@ class Ingester:
 
     def prefetch(self, objects: Iterable[SourceObject]) -> None:
         """Download in parallel what was never fetched before. A failure is left for the step that needs the object to report."""
-        wanted = [o for o in objects if not o.sha256 and (o.key, o.etag) not in self._downloads]
+        had = {*self._downloads, *self._shas}
+        wanted = [o for o in objects if not o.sha256 and (o.key, o.etag) not in had]
         if not wanted:
             return
         bucket, folder = self._open()
@@ -183,25 +186,9 @@ class Ingester:
     def _open(self) -> tuple[Bucket, Path]:
         if self._bucket is None:
             self._bucket = open_bucket(self._settings)
-            try:
-                self._own_folder()
-            except OSError as error:
-                raise StorageError(
-                    f"cannot write to {self._scratch}: {error}", "set FLOWLAKE_SCRATCH to a folder with space"
-                ) from error
-        return self._bucket, self._folder
-
-    def _own_folder(self) -> None:
-        """The first process gets the folder in which a killed run left half-fetched objects; others, one each of their own."""
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._scratch / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._folder = self._scratch / "downloads"
-        except BlockingIOError:
-            own = tempfile.TemporaryDirectory(dir=self._scratch, prefix="worker-")
-            weakref.finalize(self, own.cleanup)
-            self._folder = Path(own.name)
+        if self._scratch is None:
+            self._scratch = Scratch.taken(scratch_folder(self._settings))
+        return self._bucket, self._scratch.folder
 
     def _fetch(self, o: SourceObject, result: StepResult) -> tuple[bytes, str]:
         """The object's bytes and their hash; fetched once, however often they are asked for before they are used."""
@@ -216,16 +203,12 @@ class Ingester:
             result.fetched.append(row)
         return download.path.read_bytes(), download.sha256
 
-    def _forget(self, o: SourceObject) -> None:
-        """The object is in the lake or in quarantine: its download has served."""
-        download = self._downloads.pop((o.key, o.etag), None)
-        if download is not None:
-            download.path.unlink(missing_ok=True)
-
-
-def _scratch_name(settings: Settings) -> str:
-    place = f"{settings.lake}|{settings.bucket_endpoint}|{settings.bucket_name}"
-    return f"flowlake-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+    def forget(self, objects: Iterable[SourceObject]) -> None:
+        """The objects are in the lake or in quarantine: their downloads have served."""
+        for o in objects:
+            download = self._downloads.pop((o.key, o.etag), None)
+            if download is not None:
+                download.path.unlink(missing_ok=True)
 
 
 def _feed(key: str) -> feeds.Feed:

@@ -67,7 +67,8 @@ def restore_revision(settings: Settings, name: str, session: date, revision: str
     store, index = _open(settings)
     published = restore(store, index, dataset(name), session, revision)
     _record(store, published)
-    return f"{name} {session} now serves {published.file_hash[:16]}; what it replaced is kept as {published.replaced_hash[:16] or 'equal'}\n"
+    kept = f"what it replaced is kept as {published.replaced_hash[:16]}" if published.changed else "it was served already"
+    return f"{name} {session} now serves {published.file_hash[:16]}; {kept}\n"
 
 
 def _record(store: Store, published: Published) -> None:

@@ -31,6 +31,7 @@ from flowlake.pipeline.execute import Context, Options, StepResult, Task, decide
 from flowlake.pipeline.executors import run_dask, run_local
 from flowlake.pipeline.ingest import Listing, ledger, list_bucket
 from flowlake.pipeline.plan import STEPS
+from flowlake.pipeline.scratch import clean_scratch, scratch_folder
 from flowlake.pipeline.step import Stage, Step
 from flowlake.sources.bucket import open_bucket
 
@@ -111,7 +112,7 @@ def run(settings: Settings, request: Request, progress: Progress | None = None) 
     listing = list_bucket(open_bucket(settings), ledger(journal.records(store, OBJECTS)))
     tasks = plan_tasks(listing, request)
     report = Report(records.run_id, request.first, request.last, len({t.session for t in tasks}), unknown_objects=listing.unknown)
-    adopt(store, records)
+    adopt(store, Index(store), records)
     try:
         for result in _within_patience(_results(tasks, settings, options, request)):
             report.results.append(result)
@@ -120,7 +121,12 @@ def run(settings: Settings, request: Request, progress: Progress | None = None) 
                 progress(len(report.results), len(tasks), result)
     finally:
         records.flush()
-    _save_index(store)
+    index = Index(store)
+    adopt(store, index, records)  # a worker may have died after it published and before it could say so
+    records.flush()
+    index.save()
+    if not report.total("failed"):
+        clean_scratch(scratch_folder(settings))
     report.seconds = time.monotonic() - began
     return report
 
@@ -217,11 +223,10 @@ def libraries() -> str:
     return " ".join(f"{name}={version(name)}" for name in LIBRARIES)
 
 
-def adopt(store: Store, records: Journal) -> None:
+def adopt(store: Store, index: Index, records: Journal) -> None:
     """Write down publications whose run was killed before it could: the lake itself is the witness."""
     known = journal.records(store, PUBLICATIONS).sort("published_at_utc")
     newest = {(d, s): (h, f) for d, s, h, f in known.select("dataset", "session", "data_hash", "file_hash").iter_rows()}
-    index = Index(store)
     rows = []
     for ds in DATASETS.values():
         if ds in RUN_KEYED:
@@ -249,14 +254,6 @@ def adopt(store: Store, records: Journal) -> None:
         records.add("publications", rows)
 
 
-def _save_index(store: Store) -> None:
-    index = Index(store)
-    for ds in DATASETS.values():
-        if ds not in RUN_KEYED:
-            index.sessions(ds)
-    index.save()
-
-
 @dataclass(frozen=True)
 class Status:
     """State of one step in one session, without running it."""
@@ -281,6 +278,7 @@ def status(settings: Settings, request: Request) -> list[Status]:
             found.append(Status(task.step.name, task.session, "due", "the bucket has a file that was not fetched yet"))
             continue
         decision = decide(task, context, StepResult(task.step.name, task.session, ""))
+        context.ingester.forget(task.objects)
         found.append(Status(task.step.name, task.session, decision.status, decision.detail))
     return found
 

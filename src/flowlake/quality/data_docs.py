@@ -35,7 +35,8 @@ def build_data_docs(results: Sequence[Mapping[str, Any]], folder: Path, datasets
     chosen = choose_pages(results)
     folder.mkdir(parents=True, exist_ok=True)
     for part in (PROJECT, SITE):
-        shutil.rmtree(folder / part, ignore_errors=True)
+        if (folder / part).exists():
+            shutil.rmtree(folder / part)
     if chosen:
         _write_site(chosen, folder, datasets)
     overview = folder / INDEX
