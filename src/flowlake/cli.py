@@ -236,9 +236,7 @@ def sql_command(arguments: argparse.Namespace) -> int:
     if arguments.format == "parquet":
         if not arguments.output and sys.stdout.isatty():
             raise UsageError("Parquet is no text for a terminal", "add --output FILE, or redirect")
-        target = Path(arguments.output).open("wb") if arguments.output else sys.stdout.buffer
-        with target as file:
-            frame.write_parquet(file)
+        frame.write_parquet(arguments.output or sys.stdout.buffer)
         return 0
     out = terminal.frame_text(frame, arguments.format)
     if arguments.output:

@@ -53,7 +53,7 @@ def test_what_has_no_feed_is_neither_planned_nor_there(report: Report, lake: Lak
 
 def test_the_underlying_is_the_parity_implied_forward(lake: Lake) -> None:
     found = lake.sql("select spot_source, spot_close, atm_iv_30d, not_available from daily_factors")
-    assert set(found["spot_source"].drop_nulls()) == {"parity"}
+    assert set(found["spot_source"].drop_nulls()) == {"parity_forward"}
     priced = found.filter(found["spot_source"].is_not_null())
     assert priced.height >= MARKET.spec.sessions
     assert priced["spot_close"].is_not_null().all()
@@ -63,7 +63,7 @@ def test_the_underlying_is_the_parity_implied_forward(lake: Lake) -> None:
     for name, low, high in by_name.iter_rows():
         assert low is None or (truth[name][0] < low and high < truth[name][1]), "near the price that the market starts from"
     sources = lake.sql("select distinct spot_source from option_iv where spot_source is not null")
-    assert sources["spot_source"].to_list() == ["parity"]
+    assert sources["spot_source"].to_list() == ["parity_forward"]
 
 
 def test_every_null_factor_has_its_reason(lake: Lake) -> None:

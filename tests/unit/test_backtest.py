@@ -79,6 +79,26 @@ def test_metrics_equal_sklearn(seed: int) -> None:
     assert per_group["base_rate"][one] == pytest.approx(happened[here].mean())
 
 
+def test_shares_divide_to_the_rates_and_no_hits_are_no_certainty() -> None:
+    total = np.array([3, 5, 7, 11])
+    for name, (successes, trials) in metrics.shares(total).items():
+        assert successes / trials == pytest.approx(float(metrics.rates(total)[name]))
+    market = make_market(skill=0.0)
+    losing = market["signals"].join(market["outcomes"].rename({"signal_session": "session"}), on=["session", "underlying"])
+    blind = losing.with_columns(pl.when("is_significant_sigma").then(0.0).otherwise("score").alias("score"))
+    precision = metric(run(market | {"signals": blind}), "signal", "precision")
+    assert precision["value"] == precision["low"] == 0.0
+    assert precision["high"] > 0.0
+
+
+def test_a_window_too_small_for_one_alarm_sets_no_threshold() -> None:
+    config = BacktestConfig(window_sessions=12, min_window_sessions=5, embargo_sessions=0)
+    scores = np.random.default_rng(0).random(60)
+    assert not walk_forward_alarms(scores, np.arange(60), 60, 1, config).any()
+    wider = BacktestConfig(window_sessions=30, min_window_sessions=5, embargo_sessions=0)
+    assert walk_forward_alarms(scores, np.arange(60), 60, 1, wider).any()
+
+
 def test_undefined_metrics_are_nan_without_a_warning() -> None:
     values = metrics.rates(np.array([0, 0, 0, 5]))
     assert np.isnan(values["precision"])
@@ -208,7 +228,7 @@ def test_row_order_changes_nothing() -> None:
 
 def test_short_samples_abstain() -> None:
     market = make_market(skill=0.9)
-    few = market | {"signals": market["signals"].filter(pl.col("session") <= DAYS[40])}
+    few = market | {"signals": market["signals"].filter(pl.col("session") <= DAYS[30])}
     result = run(few)
     assert "not enough labelled sessions" in result.verdicts[0]
     assert result.metrics.is_empty()

@@ -29,14 +29,15 @@ from flowlake.signals.steps import ScoredSignals, combined_score, score_signals,
 DAYS = sessions.sessions_between(date(2023, 11, 1), date(2024, 3, 1))
 SESSION = DAYS[-1]
 NAMES = ["AAA", "BBB", "CCC", "DDD", "EEE"]
-CALM = dict.fromkeys(Z_COLUMNS, 0.3) | {"multi_leg_share": 0.1, "oi_change_ratio": 0.4}
-INFORMED = {
-    "otm_short_call_premium_usd_z": 6.1,
-    "open_interest_change_z": 5.0,
-    "iso_share_z": 4.5,
-    "option_volume_z": 4.0,
-    "premium_usd_z": 5.5,
-    "oi_change_ratio": 0.8,
+CALM = dict.fromkeys(Z_COLUMNS, 0.3) | {"multi_leg_share": 0.1, "oi_change_ratio": 0.25}
+INFORMED: dict[str, float | None] = {
+    "otm_short_call_premium_usd_z": 3.5,
+    "put_call_volume_ratio_z": -2.0,
+    "open_interest_change_z": 3.0,
+    "iso_share_z": 4.0,
+    "option_volume_z": 1.5,
+    "premium_usd_z": 2.5,
+    "oi_change_ratio": 0.33,
 }
 
 
@@ -87,8 +88,10 @@ def score_of(today: dict[str, float | None]) -> float:
 
 def test_the_panel_has_every_column_that_signals_read() -> None:
     assert set(make_panel().columns) - {"session"} <= set(FACTOR_PANEL.column_names)
-    assert {factor for family in evidence.FAMILIES for factor in family.factors} == {scored.name for scored in SCORED}
-    assert set(sentences.FACTORS) == {scored.name for scored in SCORED}
+    used = {factor for family in evidence.FAMILIES for factor in family.factors}
+    lean = {"otm_short_call_premium_usd", "otm_short_put_premium_usd", "put_call_volume_ratio"}
+    assert used | lean == {scored.name for scored in SCORED} | {"oi_change_ratio"}
+    assert set(sentences.FACTORS) == used | set(sentences.LEANS)
     assert set(evidence.ENGINE_WEIGHTS) == set(sentences.ENGINES) == set(ENGINES)
 
 
@@ -102,7 +105,7 @@ def test_informed_flow_is_top_and_calm_flow_is_nothing() -> None:
 
 
 def test_contributions_add_up_to_the_score() -> None:
-    doubtful = INFORMED | {"multi_leg_share": 0.7, "oi_change_ratio": -0.2, "otm_short_put_premium_usd_z": 5.0}
+    doubtful = INFORMED | {"multi_leg_share": 0.7, "oi_change_ratio": -0.2, "otm_short_put_premium_usd_z": 3.0}
     scored = score({"BBB": INFORMED, "CCC": doubtful}, anomaly_scores=engines_at(SESSION, 99.5, "CCC"))
     for name in ("BBB", "CCC"):
         reasons = scored.reasons.filter(pl.col("underlying") == name)
@@ -129,7 +132,7 @@ def test_noisy_or_is_the_product_formula() -> None:
 
 @pytest.mark.parametrize(
     "doubt",
-    [{"multi_leg_share": 0.6}, {"otm_short_put_premium_usd_z": 5.9}, {"oi_change_ratio": 0.0}, {"history_sessions": 25}],
+    [{"multi_leg_share": 0.6}, {"otm_short_put_premium_usd_z": 2.6}, {"oi_change_ratio": 0.0}, {"history_sessions": 25}],
 )
 def test_each_doubt_lowers_the_score(doubt: dict[str, float | None]) -> None:
     assert score_of(INFORMED | doubt) < score_of(INFORMED) * 0.95
@@ -144,17 +147,31 @@ def test_a_market_wide_day_is_doubted() -> None:
 
 
 def test_one_family_counts_once() -> None:
-    one = score_of({"premium_usd_z": 5.0})
-    assert score_of({"premium_usd_z": 5.0, "option_volume_z": 5.0, "largest_print_premium_usd_z": 4.9}) == one
+    one = score_of({"premium_usd_z": 3.0})
+    assert score_of({"premium_usd_z": 3.0, "option_volume_z": 3.0, "largest_print_premium_usd_z": 2.9}) == one > 0
 
 
 def test_quiet_factors_are_no_evidence_but_two_sided_ones_are() -> None:
-    assert score_of({"otm_short_call_premium_usd_z": -9.0, "iso_share_z": -9.0}) == 0.0
-    assert score_of({"skew_25d_z": -6.0}) == pytest.approx(10.0)
+    assert score_of({"otm_short_call_premium_usd_z": -9.0, "iso_share_z": -9.0, "oi_change_ratio": 0.24}) == 0.0
+    assert score_of({"skew_25d_z": -4.0}) == pytest.approx(5.0)
 
 
-def test_direction_leans_with_the_puts() -> None:
+def test_direction_and_lean_follow_the_side() -> None:
     assert of(score({"AAA": {"otm_short_put_premium_usd_z": 5.0}}), "AAA")["direction"] == "down"
+    row = dict.fromkeys(Z_COLUMNS) | {"otm_short_call_premium_usd_z": 3.0, "put_call_volume_ratio_z": -1.0}
+    assert evidence.lean_scores(row) == (pytest.approx(4 / math.sqrt(2)), pytest.approx(-1 / math.sqrt(2)))
+    assert evidence.lean_scores(dict.fromkeys(Z_COLUMNS)) == (None, None)
+    assert evidence.lean_scores(row | {"put_call_volume_ratio_z": None}) == (pytest.approx(3 / math.sqrt(2)), None)
+
+
+def test_opening_trades_are_scored_against_the_underlyings_own_past() -> None:
+    panel = make_panel({"AAA": {"oi_change_ratio": 0.25 + 0.02 * 4}})
+    reasons = score_signals({"factor_panel": panel}, SESSION).reasons.filter(pl.col("factor") == "oi_change_ratio")
+    assert reasons["underlying"].to_list() == ["AAA"]
+    assert reasons["z"][0] == pytest.approx(4.0)
+    assert reasons["contribution"][0] == pytest.approx(60.0)
+    short = make_panel({"AAA": {"oi_change_ratio": 0.9}}, days=DAYS[-20:])
+    assert score_signals({"factor_panel": short}, SESSION).reasons.filter(pl.col("factor") == "oi_change_ratio").is_empty()
 
 
 def test_too_few_factors_abstain() -> None:
@@ -169,7 +186,7 @@ def test_too_few_factors_abstain() -> None:
 def test_engines_alone_suffice_for_a_reason_and_absent_inputs_are_said() -> None:
     scored = score({}, anomaly_scores=engines_at(SESSION, 99.9, "DDD"))
     row = of(scored, "DDD")
-    assert row["score"] == pytest.approx(100 * (1 - 0.75 * 0.75 * 0.85), abs=1e-3)
+    assert row["score"] == pytest.approx(100 * (1 - 0.85 * 0.85 * 0.9), abs=1e-3)
     assert row["regime"] == UNKNOWN
     assert row["confidence"] is None
     assert row["confidence_reason"] == "there is no calibration for this session"
@@ -220,7 +237,7 @@ def test_outputs_fit_their_declarations() -> None:
 
 
 def test_tiers() -> None:
-    assert [tier(x) for x in (100.0, 90.0, 89.9, 75.0, 50.0, 49.9, None)] == ["top", "top", "high", "high", "watch", "none", "none"]
+    assert [tier(x) for x in (100.0, 85.0, 84.9, 70.0, 50.0, 49.9, None)] == ["top", "top", "high", "high", "watch", "none", "none"]
 
 
 def test_sentences_name_numbers_and_baseline() -> None:
@@ -228,8 +245,8 @@ def test_sentences_name_numbers_and_baseline() -> None:
     texts = with_sentences(scored.reasons)["sentence"].to_list()
     median = 100 + (len(DAYS) - 2) / 2
     assert (
-        f"Premium in short-dated OTM calls was 2.41 million USD, 6.1 robust deviations on a logarithmic scale above its median of "
-        f"the last {len(DAYS) - 1} sessions, {median:,.0f} USD."
+        "Premium in short-dated OTM calls, taken with the put/call volume ratio, leaned 3.9 robust deviations towards calls: "
+        f"it was 2.41 million USD against its median of the last {len(DAYS) - 1} sessions, {median:,.0f} USD."
     ) in texts
 
 
@@ -357,8 +374,8 @@ def test_strengths_are_monotone_and_bounded() -> None:
     assert grid == sorted(grid)
     assert grid[3] == pytest.approx(0.5)
     assert grid[-1] == 1.0
-    assert [evidence.z_strength(z) for z in (None, -8.0, 2.0, 4.0, 6.0, 60.0)] == [0.0, 0.0, 0.0, 0.5, 1.0, 1.0]
-    assert math.isclose(evidence.z_strength(-4.0, two_sided=True), 0.5)
+    assert [evidence.z_strength(z) for z in (None, -8.0, 1.0, 2.5, 4.0, 60.0)] == [0.0, 0.0, 0.0, 0.5, 1.0, 1.0]
+    assert math.isclose(evidence.z_strength(-2.5, two_sided=True), 0.5)
 
 
 def test_engine_input_columns_are_declared() -> None:

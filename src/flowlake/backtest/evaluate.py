@@ -18,12 +18,12 @@ import polars as pl
 
 from flowlake.backtest import metrics
 from flowlake.backtest.metrics import Interval
-from flowlake.backtest.outcomes import HORIZONS, SIGMAS, TOP_SHARE
+from flowlake.backtest.outcomes import HORIZONS
 from flowlake.backtest.outcomes import parameters as label_parameters
 from flowlake.core.arrays import Bool, Float, Int
 from flowlake.core.errors import UsageError
 from flowlake.datasets.model import UTC_NS
-from flowlake.datasets.signals import ENGINES, LABELS
+from flowlake.datasets.signals import ENGINES, LABELS, SIGMAS, TOP_SHARE
 
 SIGNAL = "signal"
 RANDOM = "random"
@@ -38,7 +38,7 @@ class BacktestConfig:
     labels: tuple[str, ...] = LABELS
     alarm_share: float = 0.05
     window_sessions: int = 120
-    min_window_sessions: int = 20
+    min_window_sessions: int = 10
     embargo_sessions: int = 1
     min_test_sessions: int = 20
     min_positives: int = 10
@@ -306,7 +306,8 @@ def _abstention(coverage: dict[str, Any], config: BacktestConfig) -> str | None:
 def walk_forward_alarms(scores: Float, groups: Int, days: int, horizon: int, config: BacktestConfig) -> Bool:
     """Whether each row's score exceeds the quantile of the scores of its window of earlier sessions.
 
-    `groups` (n, ascending): position of each row's session among `days`. NaN scores raise no alarm and set no threshold.
+    `groups` (n, ascending): position of each row's session among `days`. NaN scores raise no alarm and set no threshold;
+    a window with too few scores to have `alarm_share` of them sets none either.
     """
     alarms = np.zeros(len(scores), dtype=np.bool_)
     bounds = np.searchsorted(groups, np.arange(days + 1))
@@ -315,7 +316,7 @@ def walk_forward_alarms(scores: Float, groups: Int, days: int, horizon: int, con
         end = day - gap
         past = scores[bounds[max(end - config.window_sessions, 0)] : bounds[end]]
         past = past[~np.isnan(past)]
-        if len(past):
+        if len(past) * config.alarm_share >= 1:
             here = slice(bounds[day], bounds[day + 1])
             alarms[here] = scores[here] > np.quantile(past, 1.0 - config.alarm_share)
     return alarms
@@ -330,7 +331,10 @@ def _measure(scores: Float, alarms: Bool, happened: Bool, groups: Int, draws: In
     intervals = {
         name: metrics.percentile_interval(float(values[name]), replicates[name], config.confidence) for name in metrics.METRICS
     }
-    intervals["base_rate"] = metrics.wilson(int(total[0] + total[2]), int(total.sum()), config.confidence)
+    for name, (successes, trials) in metrics.shares(total).items():
+        # Resampling cannot say how uncertain 0 of n or n of n is: every sample repeats it.
+        if name == "base_rate" or successes in (0, trials):
+            intervals[name] = metrics.wilson(successes, trials, config.confidence)
     for k in config.picks:
         hits = metrics.hits_at(scores, happened, groups, days, k)
         name = f"precision_at_{k}"

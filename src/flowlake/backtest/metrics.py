@@ -77,6 +77,18 @@ def rates(counts: Int | Float) -> dict[str, Float]:
     }
 
 
+def shares(total: Int) -> dict[str, tuple[int, int]]:
+    """Successes and trials of the metrics that are shares, from `total` (4)."""
+    tp, fp, fn, tn = (int(count) for count in total)
+    return {
+        "base_rate": (tp + fn, tp + fp + fn + tn),
+        "precision": (tp, tp + fp),
+        "recall": (tp, tp + fn),
+        "false_positive_rate": (fp, fp + tn),
+        "false_discovery_rate": (fp, tp + fp),
+    }
+
+
 def hit_rate(table: Int | Float) -> Float:
     """Hits over picks of `table` (..., 2)."""
     return _ratio(table[..., 0].astype(np.float64), table[..., 1].astype(np.float64))

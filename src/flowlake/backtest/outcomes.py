@@ -16,15 +16,11 @@ import polars as pl
 from flowlake.core.arrays import Float
 from flowlake.core.sessions import actionable_at, close_utc, offset, open_utc, sessions_between
 from flowlake.datasets.model import KNOWN_AT, UTC_NS, Inputs, Output
-from flowlake.datasets.signals import OUTCOMES
+from flowlake.datasets.signals import OUTCOMES, SIGMAS, TOP_SHARE
 
 HORIZONS = (1, 5)
 LOOK_BACK_SESSIONS = max(HORIZONS) + 1
 """Sessions of the factor panel and the stock bars, this one included."""
-SIGMAS = 2.0
-"""A move is significant beyond so many expected moves."""
-TOP_SHARE = 0.05
-"""A move is significant among this share of the largest absolute returns."""
 TOP_SESSIONS = 60
 """Earlier sessions whose outcomes, with this one's, give the threshold of the largest moves."""
 MIN_TOP_LABELS = 100

@@ -15,7 +15,13 @@ MODEL_NAMES = ("isolation_forest", "local_outlier_factor", "market_hmm", "market
 ENGINES = ("isolation_forest", "local_outlier_factor", "robust_z")
 STATE_NAMES = ("calm", "normal", "stressed")
 UNKNOWN = "unknown"
-TIERS = ("top", "high", "watch", "none")
+TIER_FLOORS = (("top", 85.0), ("high", 70.0), ("watch", 50.0))
+"""Lowest score of each tier, highest tier first; below the last the tier is `none`."""
+TIERS = (*(name for name, _ in TIER_FLOORS), "none")
+SIGMAS = 2.0
+"""A move is significant (`sigma`) beyond so many expected moves."""
+TOP_SHARE = 0.05
+"""A move is significant (`top`) among this share of the largest absolute returns."""
 DIRECTIONS = ("up", "down", "none")
 LABELS = ("sigma", "top")
 REASON_KINDS = ("factor", "engine", "doubt")
@@ -148,7 +154,11 @@ SIGNALS_DATASET = Dataset(
     columns=(
         UNDERLYING,
         _number("score", "Evidence combined by noisy-or, less doubts; the reasons' contributions add up to it.", checks=PERCENT),
-        _text("tier", "Class of the score.", one_of=TIERS),
+        _text(
+            "tier",
+            "Class of the score: " + ", ".join(f"{name} from {floor:g}" for name, floor in TIER_FLOORS) + ", else none.",
+            one_of=TIERS,
+        ),
         _number("confidence", "Calibrated probability of a significant move.", checks=PROBABILITY),
         _text("confidence_reason", "Why there is no confidence; null otherwise.", nullable=True),
         _text("regime", "Market regime.", one_of=(*STATE_NAMES, UNKNOWN)),
@@ -207,9 +217,14 @@ OUTCOMES = Dataset(
         _number("volatility", "Volatility known with the signal.", unit="per year, decimal", checks=POSITIVE),
         _text("volatility_source", "Factor that it is from.", nullable=True, one_of=("realized_vol_20d", "atm_iv_30d")),
         _number("expected_move", "One standard deviation over the horizon by that volatility.", unit="decimal", checks=POSITIVE),
-        _number("top_threshold", "Absolute return that the largest moves reach.", unit="decimal", checks=NOT_NEGATIVE),
+        _number(
+            "top_threshold",
+            f"Absolute return that the largest {TOP_SHARE:.0%} of recent outcomes of this horizon exceed.",
+            unit="decimal",
+            checks=NOT_NEGATIVE,
+        ),
         _count("top_threshold_labels", "Absolute returns, none later than this session's, behind the threshold."),
-        Column("is_significant_sigma", pl.Boolean(), "Absolute return above 2 expected moves.", nullable=True),
+        Column("is_significant_sigma", pl.Boolean(), f"Absolute return above {SIGMAS:g} expected moves.", nullable=True),
         Column("is_significant_top", pl.Boolean(), "Absolute return above the threshold of the largest moves.", nullable=True),
         _reason("there is no forward return"),
     ),

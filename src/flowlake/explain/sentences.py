@@ -24,23 +24,24 @@ class Words:
 FACTORS = {
     "option_volume": Words("Option volume", "count"),
     "premium_usd": Words("Premium traded", "usd"),
-    "put_call_volume_ratio": Words("Put volume over call volume", "ratio"),
     "option_to_stock_volume": Words("Option volume over stock volume", "ratio"),
-    "otm_short_call_premium_usd": Words("Premium in short-dated OTM calls", "usd"),
-    "otm_short_put_premium_usd": Words("Premium in short-dated OTM puts", "usd"),
+    "call_lean": Words("Premium in short-dated OTM calls", "usd"),
+    "put_lean": Words("Premium in short-dated OTM puts", "usd"),
     "iso_share": Words("The share of intermarket sweeps in volume", "percent"),
     "largest_print_premium_usd": Words("The largest single print", "usd"),
     "atm_iv_30d": Words("30-day at-the-money implied volatility", "percent"),
     "skew_25d": Words("25-delta skew", "points"),
     "gamma_exposure_usd": Words("Gamma exposure (dealers long calls, short puts)", "usd"),
     "open_interest_change": Words("The change of open interest", "count"),
+    "oi_change_ratio": Words("The change of open interest over volume, which shows opening trades,", "percent"),
 }
 ENGINES = {
     "robust_z": "the robust-z baseline",
     "isolation_forest": "the isolation forest",
     "local_outlier_factor": "the local outlier factor",
 }
-_SCALES = {scored.name: scored.scale for scored in SCORED}
+LEANS = {"call_lean": "calls", "put_lean": "puts"}
+LOGARITHMIC = frozenset(scored.name for scored in SCORED if scored.scale != "linear")
 
 
 def with_sentences(reasons: pl.DataFrame) -> pl.DataFrame:
@@ -64,15 +65,20 @@ def sentence(reason: Mapping[str, Any]) -> str:
 
 def _factor(reason: Mapping[str, Any]) -> str:
     words = FACTORS[reason["factor"]]
-    z = reason["z"]
-    side = "above" if z >= 0 else "below"
-    scale = "" if _SCALES[reason["factor"]] == "linear" else " on a logarithmic scale"
-    count = reason["baseline_sessions"]
+    z, count = reason["z"], reason["baseline_sessions"]
     past = f"its median of the last {count} sessions" if count else "its median"
     if reason["baseline"] is not None:
         past += f", {written(reason['baseline'], words.style)}"
-    value = "" if reason["value"] is None else f"{written(reason['value'], words.style)}, "
-    return f"{words.name} was {value}{abs(z):.1f} robust deviations{scale} {side} {past}."
+    value = None if reason["value"] is None else written(reason["value"], words.style)
+    if reason["factor"] in LEANS:
+        against = "it is not known" if value is None else f"it was {value} against {past}"
+        return (
+            f"{words.name}, taken with the put/call volume ratio, leaned {z:.1f} robust deviations towards "
+            f"{LEANS[reason['factor']]}: {against}."
+        )
+    side = "above" if z >= 0 else "below"
+    scale = " on a logarithmic scale" if reason["factor"] in LOGARITHMIC else ""
+    return f"{words.name} was {'' if value is None else f'{value}, '}{abs(z):.1f} robust deviations{scale} {side} {past}."
 
 
 def _doubt(reason: Mapping[str, Any]) -> str:

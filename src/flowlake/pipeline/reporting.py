@@ -68,7 +68,8 @@ def print_report(report: Report, docs: str) -> None:
     _print_findings(out, report)
     if report.total("restatable"):
         out.print(
-            f"{report.total('restatable')} windowed or fitted outputs are restatable: their inputs changed. `flowlake run ... --restate` replaces them."
+            f"{report.total('restatable')} windowed or fitted outputs are restatable: their inputs changed. "
+            "`flowlake run ... --restate` replaces them."
         )
     if not report.total("built") and not report.total("failed") and not report.refused and not report.total("held"):
         out.print("nothing to do: everything is fresh")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from typing import Any
 
 import polars as pl
 
@@ -37,16 +38,17 @@ def print_signals(sql: Sql, session: date | None, top: int, as_json: bool) -> No
         out.print(f"{day}: no underlying has a score")
         return
     for row in signals.iter_rows(named=True):
-        confidence = (
-            f"{row['confidence']:.0%} likely to move"
-            if row["confidence"] is not None
-            else f"no confidence: {row['confidence_reason']}"
-        )
-        lean = "" if row["direction"] == "none" else f", leans {row['direction']}"
-        head = f"[bold]{row['underlying']}[/bold] {day}  score {row['score']:.0f}  tier {row['tier']}  ({confidence}; regime {row['regime']}{lean})"
-        out.print(head)
+        out.print(f"[bold]{row['underlying']}[/bold] {day}  score {row['score']:.0f}  tier {row['tier']}  ({_circumstances(row)})")
         for reason in _why(reasons, row["underlying"]).iter_rows(named=True):
             out.print(f"   {reason['contribution']:+6.1f}  {reason['sentence']}", markup=False)
+
+
+def _circumstances(row: dict[str, Any]) -> str:
+    confidence = (
+        f"no confidence: {row['confidence_reason']}" if row["confidence"] is None else f"{row['confidence']:.0%} likely to move"
+    )
+    lean = "" if row["direction"] == "none" else f", leans {row['direction']}"
+    return f"{confidence}; regime {row['regime']}{lean}"
 
 
 def _why(reasons: pl.DataFrame, underlying: str) -> pl.DataFrame:

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-WEAK_Z = 2.0
-STRONG_Z = 6.0
-"""A robust score up to WEAK_Z is no evidence, from STRONG_Z on it is full evidence; linear between."""
+WEAK_Z = 1.0
+STRONG_Z = 4.0
+"""A robust score up to WEAK_Z is no evidence, from STRONG_Z on it is full evidence; linear between. Most scores are of
+logarithms, where 4 deviations are far out; what tells informed flow is several moderate pieces at once."""
 WEAK_PERCENTILE = 90.0
 STRONG_PERCENTILE = 99.9
 """The same for an engine's percentile, linear in the logarithm of the share of days that were as unusual."""
@@ -28,20 +29,20 @@ class Family:
     two_sided: bool = False
 
 
+LEAN_WEIGHT = 0.70
 FAMILIES = (
-    Family(("otm_short_call_premium_usd", "otm_short_put_premium_usd"), 0.60),
-    Family(("open_interest_change",), 0.35),
-    Family(("iso_share",), 0.30),
-    Family(("option_volume", "premium_usd", "largest_print_premium_usd"), 0.25),
-    Family(("option_to_stock_volume",), 0.15),
-    Family(("atm_iv_30d",), 0.15),
-    Family(("put_call_volume_ratio", "skew_25d", "gamma_exposure_usd"), 0.10, two_sided=True),
+    Family(("oi_change_ratio",), 0.60),
+    Family(("iso_share",), 0.60),
+    Family(("open_interest_change",), 0.20),
+    Family(("option_volume", "premium_usd", "largest_print_premium_usd"), 0.10),
+    Family(("option_to_stock_volume",), 0.10),
+    Family(("atm_iv_30d", "skew_25d", "gamma_exposure_usd"), 0.05, two_sided=True),
 )
-"""Cheap leverage bought shortly before it pays is what informed flow looks like, so it weighs most; opening trades and sweeps
-say that someone wanted in, and fast; sheer size says little of its own."""
-ENGINE_WEIGHTS = {"robust_z": 0.25, "isolation_forest": 0.25, "local_outlier_factor": 0.15}
+"""Flow that leans to cheap options of one side (LEAN_WEIGHT), that opens positions, and that sweeps because it is in a hurry
+is what informed buying looks like. Sheer size says little: most large days are loud and mean nothing."""
+ENGINE_WEIGHTS = {"robust_z": 0.15, "isolation_forest": 0.15, "local_outlier_factor": 0.10}
 
-MULTI_LEG_SHARE = 0.4
+MULTI_LEG_SHARE = 0.3
 MULTI_LEG_DISCOUNT = 0.30
 TWO_SIDED_STRENGTH = 0.5
 TWO_SIDED_DISCOUNT = 0.25
@@ -52,6 +53,8 @@ MARKET_WIDE_UNDERLYINGS = 4
 MARKET_WIDE_DISCOUNT = 0.15
 SHORT_HISTORY = 60
 SHORT_HISTORY_DISCOUNT = 0.10
+DIRECTION_STRENGTH = 0.25
+"""Less of a difference between the two sides gives no hint of a direction."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +101,40 @@ def percentile_strength(percentile: float | None) -> float:
     return min(max((rarity - weak) / (strong - weak), 0.0), 1.0)
 
 
+def lean_scores(row: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """How far flow leans to calls and to puts, in robust deviations; None where both parts are missing.
+
+    Stouffer's sum of two scores, taken as independent, a missing one as 0: premium in short-dated OTM options of the side, and
+    the put/call volume ratio in its direction.
+    """
+    ratio = row["put_call_volume_ratio_z"]
+
+    def joint(premium: float | None, towards: float | None) -> float | None:
+        if premium is None and towards is None:
+            return None
+        return ((premium or 0.0) + (towards or 0.0)) / math.sqrt(2.0)
+
+    return (
+        joint(row["otm_short_call_premium_usd_z"], None if ratio is None else -ratio),
+        joint(row["otm_short_put_premium_usd_z"], ratio),
+    )
+
+
 def gather_evidence(panel_row: Mapping[str, Any], engines: Mapping[str, float | None]) -> list[Evidence]:
-    """Pieces with a strength above 0. `panel_row`: a row of `factor_panel` with `<factor>_median` and `<factor>_count`
-    of its past; `engines`: percentile by engine."""
-    pieces = [_strongest(family, panel_row) for family in FAMILIES]
+    """Pieces with a strength above 0. `panel_row`: a row of `factor_panel` with `<factor>_median` and `<factor>_count` of its
+    past, and `oi_change_ratio_z`; `engines`: percentile by engine."""
+    pieces = [_lean(panel_row), *(_strongest(family, panel_row) for family in FAMILIES)]
     pieces += [
         Evidence("engine", engine, percentile, None, 0, None, percentile_strength(percentile), ENGINE_WEIGHTS[engine])
         for engine, percentile in sorted(engines.items())
     ]
     return [piece for piece in pieces if piece.strength > 0]
+
+
+def _lean(row: Mapping[str, Any]) -> Evidence:
+    calls, puts = lean_scores(row)
+    side, z = ("put", puts) if (puts or 0.0) > (calls or 0.0) else ("call", calls)
+    return _evidence(row, f"{side}_lean", f"otm_short_{side}_premium_usd", z, z_strength(z), LEAN_WEIGHT)
 
 
 def _strongest(family: Family, row: Mapping[str, Any]) -> Evidence:
@@ -116,16 +144,12 @@ def _strongest(family: Family, row: Mapping[str, Any]) -> Evidence:
 
     factor = max(family.factors, key=size)
     z = row[f"{factor}_z"]
-    return Evidence(
-        "factor",
-        factor,
-        None if row[factor] is None else float(row[factor]),
-        row[f"{factor}_median"],
-        row[f"{factor}_count"],
-        z,
-        z_strength(z, two_sided=family.two_sided),
-        family.weight,
-    )
+    return _evidence(row, factor, factor, z, z_strength(z, two_sided=family.two_sided), family.weight)
+
+
+def _evidence(row: Mapping[str, Any], name: str, column: str, z: float | None, strength: float, weight: float) -> Evidence:
+    value = None if row[column] is None else float(row[column])
+    return Evidence("factor", name, value, row[f"{column}_median"], row[f"{column}_count"], z, strength, weight)
 
 
 def is_large(row: Mapping[str, Any]) -> bool:
@@ -154,8 +178,8 @@ def gather_doubts(row: Mapping[str, Any], large_underlyings: int, underlyings: i
 
 
 def direction(row: Mapping[str, Any]) -> str:
-    """`up` where short-dated calls stand out and puts do not, `down` the other way round, else `none`."""
-    lean = z_strength(row["otm_short_call_premium_usd_z"]) - z_strength(row["otm_short_put_premium_usd_z"])
-    if abs(lean) < 0.25:
+    """`up` where flow leans to calls, `down` where it leans to puts, else `none`."""
+    calls, puts = (z_strength(z) for z in lean_scores(row))
+    if abs(calls - puts) < DIRECTION_STRENGTH:
         return "none"
-    return "up" if lean > 0 else "down"
+    return "up" if calls > puts else "down"

@@ -11,16 +11,18 @@ from typing import Any
 import polars as pl
 
 from flowlake.core.sessions import actionable_at
-from flowlake.datasets.factors import HISTORY_SESSIONS, SCORED, Z_COLUMNS
+from flowlake.datasets.factors import HISTORY_SESSIONS, MAD_TO_SIGMA, MIN_HISTORY, SCORED, Z_COLUMNS
 from flowlake.datasets.model import UTC_NS, Inputs
-from flowlake.datasets.signals import UNKNOWN
+from flowlake.datasets.signals import TIER_FLOORS, UNKNOWN
 from flowlake.signals.calibration import CONFIDENCE_HORIZON, CONFIDENCE_LABEL, probability
 from flowlake.signals.evidence import Doubt, Evidence, direction, gather_doubts, gather_evidence, is_large
 
 PANEL_SESSIONS = HISTORY_SESSIONS
 """Look-back of the factor panel, for the medians that the reasons quote: the past that the robust scores refer to."""
 MIN_FACTORS = 3
-TIER_FLOORS = (("top", 90.0), ("high", 75.0), ("watch", 50.0))
+OPENING_SPREAD_FLOOR = 0.02
+"""Least spread of oi_change_ratio, so that a quiet past cannot make its score explode."""
+_QUOTED = (*(scored.name for scored in SCORED), "oi_change_ratio")
 
 _SIGNALS = {
     "underlying": pl.String(),
@@ -161,15 +163,29 @@ def _judge(row: Mapping[str, Any], engines: Mapping[str, float | None], large: i
 
 
 def _with_medians(panel: pl.DataFrame, session: date) -> pl.DataFrame:
-    """Rows of `session` by underlying, with `<factor>_median` and `<factor>_count` of the underlying's earlier sessions."""
+    """Rows of `session` by underlying, with `<factor>_median` and `<factor>_count` of the underlying's earlier sessions.
+
+    And `oi_change_ratio_z`, which the panel does not score: made as the panel makes its own.
+    """
     past = panel.filter(pl.col("session") < session)
+    ratio = pl.col("oi_change_ratio")
     medians = past.group_by("underlying").agg(
-        *(pl.col(scored.name).cast(pl.Float64).median().alias(f"{scored.name}_median") for scored in SCORED),
-        *(pl.col(scored.name).count().cast(pl.Int64).alias(f"{scored.name}_count") for scored in SCORED),
+        *(pl.col(name).cast(pl.Float64).median().alias(f"{name}_median") for name in _QUOTED),
+        *(pl.col(name).count().cast(pl.Int64).alias(f"{name}_count") for name in _QUOTED),
+        ((ratio - ratio.median()).abs().median() * MAD_TO_SIGMA).alias("_spread"),
     )
     today = panel.filter(pl.col("session") == session)
-    counts = [f"{scored.name}_count" for scored in SCORED]
-    return today.join(medians, on="underlying", how="left").with_columns(pl.col(counts).fill_null(0)).sort("underlying")
+    counts = [f"{name}_count" for name in _QUOTED]
+    return (
+        today.join(medians, on="underlying", how="left")
+        .with_columns(pl.col(counts).fill_null(0))
+        .with_columns(
+            pl.when(pl.col("oi_change_ratio_count") >= MIN_HISTORY)
+            .then((ratio - pl.col("oi_change_ratio_median")) / pl.max_horizontal("_spread", pl.lit(OPENING_SPREAD_FLOOR)))
+            .alias("oi_change_ratio_z")
+        )
+        .sort("underlying")
+    )
 
 
 def _engine_percentiles(scores: pl.DataFrame | None, session: date) -> dict[str, dict[str, float | None]]:
