@@ -99,8 +99,11 @@ def lake_hashes(root: Path | str) -> dict[str, str]:
 
 
 def republish(server: S3Server, prefix: str, key: str, change: Callable[[list[str]], list[str]]) -> None:
-    """Put a changed version of a gzipped CSV under its key; `change` is given the lines, the header first."""
+    """Put a changed version of a gzipped CSV under its key; `change` is given the lines, the header first.
+
+    The bytes differ from the market's even where the lines do not: they are compressed at another level.
+    """
     bucket = bucket_of(server, prefix)
     old = bucket._client.get_object(Bucket=BUCKET, Key=f"{prefix}/{key}")["Body"].read()
     lines = change(gzip.decompress(old).decode().splitlines())
-    bucket.put(key, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
+    bucket.put(key, gzip.compress("".join(f"{line}\n" for line in lines).encode(), compresslevel=1, mtime=0))

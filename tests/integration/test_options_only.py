@@ -14,7 +14,7 @@ from flowlake.market.s3server import S3Server
 from flowlake.pipeline.run import Report
 from integration.market_bucket import environment, fill, run_all, small_market
 
-MARKET = small_market(4, 2, include_stock=False, include_reference=False, trades_per_underlying_session=300)
+MARKET = small_market(3, 2, include_stock=False, include_reference=False, trades_per_underlying_session=900)
 FED = {"massive_option_trades", "massive_option_minute", "massive_option_day"}
 PREFIX = "options-only"
 
@@ -75,7 +75,7 @@ def test_every_null_factor_has_its_reason(lake: Lake) -> None:
         assert all(reasons.values())
         assert not [name for name in reasons if row.get(name) is not None], "a factor with a value needs no reason"
     panel = lake.sql("select not_available, history_sessions from factor_panel")
-    assert all(reasons for reasons in panel["not_available"])
+    assert panel["not_available"].list.len().min() > 0
     signals = lake.sql("select score, reason, confidence, confidence_reason from signals")
     assert all(reason for score, reason, _, _ in signals.iter_rows() if score is None)
     assert all(why for _, _, confidence, why in signals.iter_rows() if confidence is None)

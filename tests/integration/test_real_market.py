@@ -351,13 +351,14 @@ FULL_DAY, HALF_DAY, CUT_DAY = date(2015, 12, 23), date(2015, 12, 24), date(2015,
 
 @pytest.fixture(scope="module")
 def half_day(real_data: Path, market_of: Callable[[str, Bodies], Market]) -> tuple[Market, Report]:
-    """Stock minutes: those of 2015-12-23 stand for the three sessions before it, those of the half day for 2015-12-28."""
+    """Stock minutes: those of 2015-12-23 stand for the three sessions before it, those of the half day for 2015-12-28, with other
+    volumes, since a file that repeats an earlier one is a gap."""
     keys = dated(OPTION_MINUTE, FULL_DAY, HALF_DAY) + dated(OPTION_DAY, FULL_DAY, HALF_DAY)
     bodies = files(real_data, *keys, *dated(STOCK_MINUTE, FULL_DAY, HALF_DAY))
     full, half = (bodies[dated(STOCK_MINUTE, day)[0]] for day in (FULL_DAY, HALF_DAY))
-    for day in (date(2015, 12, 18), date(2015, 12, 21), date(2015, 12, 22)):
-        bodies[dated(STOCK_MINUTE, day)[0]] = moved(full, FULL_DAY, day)
-    bodies[dated(STOCK_MINUTE, CUT_DAY)[0]] = moved(half, HALF_DAY, CUT_DAY)
+    for day, factor in ((date(2015, 12, 18), 1.2), (date(2015, 12, 21), 0.9), (date(2015, 12, 22), 0.8)):
+        bodies[dated(STOCK_MINUTE, day)[0]] = moved(full, FULL_DAY, day, factor)
+    bodies[dated(STOCK_MINUTE, CUT_DAY)[0]] = moved(half, HALF_DAY, CUT_DAY, 0.9)
     market = market_of("half-day", bodies)
     return market, market.run(date(2015, 12, 18), CUT_DAY, "ingest", "curate", "check")
 
@@ -371,9 +372,10 @@ def test_a_half_day_ends_at_one_and_that_is_no_gap(half_day: tuple[Market, Repor
         last = bars.filter(pl.col("is_regular"))["ts_utc"].max() if "is_regular" in bars.columns else bars["ts_utc"].max()
         assert last.astimezone(NEW_YORK).time() == time(12, 59)  # type: ignore[union-attr]
     gaps = lake.read("gaps").collect()
-    assert gaps.filter(pl.col("session") <= HALF_DAY).is_empty()
-    stopped = gaps.filter((pl.col("session") == CUT_DAY) & (pl.col("rule") == "early_stop"))
-    assert set(stopped["dataset"]) == {"equity_bars_1m"}, "the same minutes on a full day are a tape that stops early"
+    assert gaps.filter(pl.col("session") <= HALF_DAY).rows() == []
+    cut = gaps.filter(pl.col("session") == CUT_DAY)
+    assert {"missing_minutes", "early_stop"}.issuperset(cut["rule"]), "the same minutes on a full day are a gap"
+    assert "GOOG" in cut["subject"].to_list()
 
 
 # --- The whole chain of SPY on 2023-08-03 --------------------------------------------------------------------------
@@ -468,3 +470,165 @@ def american_value(row: Mapping[str, object], vol: float) -> float:
     option = ql.VanillaOption(ql.PlainVanillaPayoff(kind, strike), ql.AmericanExercise(today, today + days))
     option.setPricingEngine(ql.QdFpAmericanEngine(process))
     return float(option.NPV())
+
+
+def european_value(row: Mapping[str, object], vol: float) -> float:
+    strike, discount = number(row, "strike"), number(row, "discount")
+    kind = ql.Option.Call if row["right"] == "C" else ql.Option.Put
+    return float(ql.blackFormula(kind, strike, number(row, "forward"), vol * math.sqrt(number(row, "years")), discount))
+
+
+def test_european_volatilities_stand_where_early_exercise_hardly_counts(chain: Market) -> None:
+    """What the right to early exercise is worth at the contract's own volatility, in units of volatility."""
+    implied = chain.lake.read("option_iv", sessions=CHAIN_DAY).collect()
+    kept = implied.filter((pl.col("quality") == "ok") & pl.col("years").is_between(2 / 365, 90 / 365)).sort("contract")
+    rows = list(kept.gather_every(9).iter_rows(named=True))
+    errors = np.abs([(american_value(row, row["iv"]) - row["price"]) / row["vega"] for row in rows])
+    assert len(errors) > 200
+    assert np.median(errors) < 0.0001
+    assert np.quantile(errors, 0.95) < 0.005
+    assert errors.max() < 0.01
+
+
+def test_early_exercise_explains_the_puts_without_a_volatility(chain: Market) -> None:
+    """The call at the same strike and expiry has the volatility that the put should have: an American model gives the put's price
+    from it, the European formula does not."""
+    implied = chain.lake.read("option_iv", sessions=CHAIN_DAY).collect()
+    early = implied.filter(pl.col("quality") == "american_early_exercise")
+    assert set(early["right"]) == {"P"}, "no dividend is known, so only puts gain"
+    assert early.filter(pl.col("strike") <= pl.col("spot")).is_empty()
+    calls = implied.filter((pl.col("quality") == "ok") & (pl.col("right") == "C")).select("root", "expiry", "strike", call_iv="iv")
+    pairs = early.join(calls, on=["root", "expiry", "strike"]).filter(pl.col("years") > 2 / 365).sort("contract")
+    assert pairs.height > 200
+    rows = list(pairs.iter_rows(named=True))
+    price = pairs["price"].to_numpy()
+    american = np.array([american_value(row, row["call_iv"]) for row in rows]) / price - 1
+    european = np.array([european_value(row, row["call_iv"]) for row in rows]) / price - 1
+    assert abs(np.median(american)) < 0.003
+    assert np.median(european) < -0.02
+
+
+def test_prices_below_intrinsic_value_have_no_volatility_at_all(chain: Market) -> None:
+    implied = chain.lake.read("option_iv", sessions=CHAIN_DAY).collect()
+    below = implied.filter((pl.col("quality") == "below_intrinsic") & (pl.col("years") > 0)).sort("contract")
+    assert below.height > 100
+    for row in below.gather_every(6).iter_rows(named=True):
+        assert row["price"] <= american_value(row, 0.01) + 1e-6
+
+
+# --- Index chains of Cboe, whose sample spans two holidays ---------------------------------------------------------
+
+HOLIDAYS = (date(2026, 6, 19), date(2026, 7, 3))
+SPANS = ((date(2026, 6, 12), date(2026, 6, 23)), (date(2026, 7, 1), date(2026, 7, 8)), (date(2026, 7, 13), date(2026, 7, 13)))
+SNAPSHOT_DAYS = [day for first, last in SPANS for day in sessions_between(first, last)]
+OTHER_MOMENT = (date(2026, 7, 8), date(2026, 7, 13))
+"""The vendor's volatilities of these days are of another moment than the quotes beside them."""
+TOLERANCE = 0.0010
+
+
+@pytest.fixture(scope="module")
+def index(real_data: Path, market_of: Callable[[str, Bodies], Market]) -> Market:
+    keys = [f"cboe_snapshots/{name}/{day}.csv.gz" for name in ("SPX", "VIX") for day in (*SNAPSHOT_DAYS, *HOLIDAYS)]
+    market = market_of("index", files(real_data, *keys))
+    for first, last in SPANS:
+        report = market.run(first, last, "ingest", "curate", "option_iv", "measure_activity", "find_gaps")
+        assert report.total("quarantined") == report.refused == 0
+    return market
+
+
+@pytest.fixture(scope="module")
+def near(index: Market) -> pl.DataFrame:
+    """SPX contracts of 14 to 60 days with strikes within a tenth of the forward: `difference` from the vendor's volatility."""
+    implied = index.lake.read("option_iv", underlyings="SPX").collect()
+    quotes = (
+        index.lake.read("option_quotes_eod", underlyings="SPX")
+        .select("session", "contract", "bid", "ask", "vendor_gamma")
+        .collect()
+    )
+    days = (pl.col("expiry") - pl.col("session")).dt.total_days()
+    distance = pl.col("strike") / pl.col("forward") - 1
+    return (
+        implied.join(quotes, on=["session", "contract"])
+        .with_columns(distance.alias("distance"), (pl.col("iv") - pl.col("vendor_iv")).alias("difference"))
+        .filter(days.is_between(14, 60) & (pl.col("distance").abs() <= 0.1) & pl.col("difference").is_not_null())
+    )
+
+
+def test_every_index_snapshot_of_a_session_loads(index: Market) -> None:
+    lake = index.lake
+    for name in ("option_quotes_eod", "open_interest", "option_iv"):
+        assert lake.sessions(name) == SNAPSHOT_DAYS
+        counts = lake.sql(f"select underlying, count(*) as n, count(distinct (session, contract)) as d from {name} group by 1")
+        assert set(counts["underlying"]) == {"SPX", "VIX"}
+        assert counts["n"].equals(counts["d"].alias("n")), "SPX and SPXW are told apart"
+    roots = lake.sql("select underlying, root, count(*) as n from option_quotes_eod group by all")
+    assert set(roots["root"]) == {"SPX", "SPXW", "VIX", "VIXW"}
+    assert roots["n"].min() > 500  # type: ignore[operator]
+
+
+def test_holiday_files_and_shared_roots_are_findings(index: Market) -> None:
+    gaps = index.lake.sql("select subject, session, rows, what, cure from gaps where rule = 'holiday_file' order by subject")
+    assert gaps["subject"].to_list() == [str(day) for day in HOLIDAYS]
+    assert gaps["session"].to_list() == [date(2026, 6, 18), date(2026, 7, 2)], "told by the session before"
+    assert gaps["rows"].to_list() == [2, 2], "one file each of SPX and VIX"
+    found = index.lake.sql(
+        "select session, rule, rows, what, cure from findings where dataset <> 'massive_option_day' order by session"
+    )
+    assert set(found.filter(pl.col("rule") == "holiday_file")["session"]) == {date(2026, 6, 18), date(2026, 7, 2)}
+    shared = found.filter(pl.col("rule") == "root_inferred")
+    assert shared["session"].to_list() == SNAPSHOT_DAYS
+    inferred = index.lake.sql("select session, count(*) as n from option_quotes_eod where root_is_inferred group by 1 order by 1")
+    first = one(shared.filter(pl.col("session") == SNAPSHOT_DAYS[0]))
+    assert number(first, "rows") == 5_946 <= inferred["n"][0]
+    assert all(found["cure"])
+
+
+def test_a_chain_captured_before_the_open_is_told_and_gives_no_close(index: Market) -> None:
+    """The SPX file of 2026-06-23 was captured at 08:50 New York and shows the index level of the evening before."""
+    early = index.lake.sql("select session, rule from findings where rule = 'captured_before_close'")
+    assert early["session"].to_list() == [date(2026, 6, 23)]
+    quotes = index.lake.read("option_quotes_eod", sessions=date(2026, 6, 23), underlyings="SPX").collect()
+    assert set(quotes["ts_utc"].dt.convert_time_zone("America/New_York").dt.time()) == {time(8, 50, 21)}
+
+
+def test_snapshot_open_interest_is_of_the_session_before(index: Market) -> None:
+    dates = index.lake.sql("select distinct session, oi_session from open_interest order by 1")
+    known = {day: before for day, before in dates.iter_rows()}
+    assert known[date(2026, 6, 22)] == date(2026, 6, 18), "across the holiday"
+    assert known[date(2026, 7, 6)] == date(2026, 7, 2)
+
+
+def test_index_volatilities_agree_with_the_vendor(near: pl.DataFrame) -> None:
+    assert near.height > 50_000
+    assert abs(near["difference"].median()) < TOLERANCE  # type: ignore[arg-type]
+    assert near["difference"].abs().median() < TOLERANCE  # type: ignore[operator]
+    by_day = near.group_by("session").agg(
+        pl.col("difference").median().alias("median"), pl.col("difference").abs().median().alias("absolute")
+    )
+    assert set(by_day["session"]) == set(SNAPSHOT_DAYS)
+    apart = by_day.filter((pl.col("median").abs() >= TOLERANCE) | (pl.col("absolute") >= TOLERANCE))
+    assert set(apart["session"]) == set(OTHER_MOMENT)
+
+
+def otm_puts_priced_within_the_quote(rows: pl.DataFrame) -> float:
+    """Share whose quoted spread holds the price that the vendor's own volatility gives."""
+    puts = rows.filter((pl.col("right") == "P") & (pl.col("distance") < 0))
+    return float((puts["difference"].abs() <= (puts["ask"] - puts["bid"]) / 2 / puts["vega"]).mean())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("day", OTHER_MOMENT)
+def test_where_volatilities_differ_the_vendors_are_of_another_moment(near: pl.DataFrame, day: date) -> None:
+    """Another convention of time would show in the vendor's gamma, which fixes the vendor's time to expiry. It agrees with ours;
+    yet the vendor's volatilities do not give the prices quoted beside them, as they do on other days."""
+    of_day = near.filter(pl.col("session") == day)
+    money = of_day.filter((pl.col("distance").abs() < 0.01) & (pl.col("vendor_gamma") > 0))
+    forward, strike, years, vol = (money[name].to_numpy() for name in ("forward", "strike", "years", "vendor_iv"))
+    deviation = vol * np.sqrt(years)
+    d1 = np.log(forward / strike) / deviation + deviation / 2
+    gamma = np.exp(-0.5 * d1**2) / math.sqrt(2 * math.pi) / (forward * deviation)
+    years_ratio = float(np.mean(money["vendor_gamma"].to_numpy() / gamma)) ** -2
+    needed_ratio = float(np.median((money["iv"] / money["vendor_iv"]).to_numpy())) ** 2
+    assert years_ratio == pytest.approx(1, abs=0.007)
+    assert needed_ratio < 0.985
+    assert otm_puts_priced_within_the_quote(of_day) < 0.05
+    assert otm_puts_priced_within_the_quote(near.filter(~pl.col("session").is_in(OTHER_MOMENT))) > 0.4

@@ -86,9 +86,11 @@ def test_shares_divide_to_the_rates_and_no_hits_are_no_certainty() -> None:
     market = make_market(skill=0.0)
     losing = market["signals"].join(market["outcomes"].rename({"signal_session": "session"}), on=["session", "underlying"])
     blind = losing.with_columns(pl.when("is_significant_sigma").then(0.0).otherwise("score").alias("score"))
-    precision = metric(run(market | {"signals": blind}), "signal", "precision")
-    assert precision["value"] == precision["low"] == 0.0
-    assert precision["high"] > 0.0
+    result = run(market | {"signals": blind})
+    for name in ("precision", "lift"):
+        none = metric(result, "signal", name)
+        assert none["value"] == none["low"] == 0.0
+        assert none["high"] > 0.0
 
 
 def test_a_window_too_small_for_one_alarm_sets_no_threshold() -> None:
@@ -247,7 +249,7 @@ def test_both_labels_and_horizons_are_reported() -> None:
     assert len(result.verdicts) == 4
     assert result.coverage["abstained"].null_count() == 4
     text = result.to_text()
-    for words in ("precision at 1", "false discovery rate", "false positive rate", "label top, 1 sessions ahead", "random"):
+    for words in ("prec@1", "FD rate is FP / (FP + TP)", "FP rate is FP / (FP + TN)", "label top, 1 sessions ahead", "random"):
         assert words in text
     facts = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert facts["config_hash"] == result.config.hash

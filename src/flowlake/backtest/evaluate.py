@@ -335,6 +335,9 @@ def _measure(scores: Float, alarms: Bool, happened: Bool, groups: Int, draws: In
         # Resampling cannot say how uncertain 0 of n or n of n is: every sample repeats it.
         if name == "base_rate" or successes in (0, trials):
             intervals[name] = metrics.wilson(successes, trials, config.confidence)
+    precision, base_rate = intervals["precision"], intervals["base_rate"].value
+    if total[0] == 0 and precision.high is not None and base_rate:
+        intervals["lift"] = Interval(0.0, 0.0, precision.high / base_rate, precision.method)
     for k in config.picks:
         hits = metrics.hits_at(scores, happened, groups, days, k)
         name = f"precision_at_{k}"

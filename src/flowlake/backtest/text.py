@@ -9,7 +9,14 @@ import polars as pl
 if TYPE_CHECKING:
     from flowlake.backtest.evaluate import BacktestResult
 
-SHOWN = ("precision", "recall", "false_positive_rate", "false_discovery_rate", "f1", "lift")
+HEADINGS = {
+    "precision": "precision",
+    "recall": "recall",
+    "false_positive_rate": "FP rate",
+    "false_discovery_rate": "FD rate",
+    "f1": "F1",
+}
+"""FP rate: false positive rate, FP / (FP + TN). FD rate: false discovery rate, FP / (FP + TP)."""
 
 
 def summary(result: BacktestResult) -> str:
@@ -20,6 +27,7 @@ def summary(result: BacktestResult) -> str:
         f"Backtest of signals {vintage}: alarms on the top {config.alarm_share:.0%} of scores,",
         f"by thresholds of up to {config.window_sessions} sessions that end the horizon and {config.embargo_sessions} earlier;",
         f"{config.confidence:.0%} intervals from a bootstrap of blocks of {config.block_sessions} or more sessions.",
+        "FP rate is FP / (FP + TN); FD rate is FP / (FP + TP), the share of alarms that no significant move followed.",
         "",
         *result.verdicts,
     ]
@@ -32,18 +40,22 @@ def _table(result: BacktestResult, covered: dict[str, Any]) -> list[str]:
     here = result.metrics.filter(
         (pl.col("label") == covered["label"]) & (pl.col("horizon_sessions") == covered["horizon_sessions"])
     )
-    shown = (*SHOWN, *(f"precision_at_{k}" for k in result.config.picks))
     base = here.filter(pl.col("metric") == "base_rate").row(0, named=True)
     head = (
         f"label {covered['label']}, {covered['horizon_sessions']} sessions ahead, {covered['first_session']} to "
         f"{covered['last_session']}: {covered['positives']} of {covered['labels']} labels significant, base rate {_cell(base)}"
     )
-    lines = [head]
+    headings = HEADINGS | {f"precision_at_{k}": f"prec@{k}" for k in result.config.picks}
+    lines = [head, f"  {'':<22}" + "".join(f"{name:>10}" for name in headings.values()) + "   lift"]
     for scorer in here["scorer"].unique(maintain_order=True):
         rows = {row["metric"]: row for row in here.filter(pl.col("scorer") == scorer).iter_rows(named=True)}
-        lines.append(f"  {scorer}")
-        lines += [f"    {name.replace('_', ' '):<22}{_cell(rows[name])}" for name in shown]
+        numbers = "".join(f"{_number(rows[name]['value']):>10}" for name in headings)
+        lines.append(f"  {scorer:<22}{numbers}   {_cell(rows['lift'])}")
     return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _cell(row: dict[str, Any]) -> str:

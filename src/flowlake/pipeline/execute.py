@@ -282,7 +282,10 @@ def _publish(task: Task, context: Context, result: StepResult, records: tuple[In
         raise ValueError(f"{step.name} gave {sorted(output.tables)}, declared are {sorted(step.writes)}")
     tables = {name: DATASETS[name].conform(frame, session) for name, frame in output.tables.items()}
     result.findings.extend(_finding_row(finding, session) for finding in output.findings)
-    _check_rejected(task, tables, output.findings)
+    if (held := _too_many_rejected(task, tables, output.findings)) is not None:
+        what, cure, rows = held
+        _hold(task, context, result, "too_many_rejected", what, cure, tables[step.writes[0]], rows)
+        return
     for name, table in tables.items():
         ds = DATASETS[name]
         audited = audit(ds, table, session)
@@ -327,18 +330,19 @@ def _lineage(
     )
 
 
-def _check_rejected(task: Task, tables: dict[str, pl.DataFrame], findings: tuple[Finding, ...]) -> None:
+def _too_many_rejected(
+    task: Task, tables: dict[str, pl.DataFrame], findings: tuple[Finding, ...]
+) -> tuple[str, str, pl.DataFrame] | None:
+    """What is wrong, the cure and all rejected rows, where so many were rejected that the rest cannot be trusted."""
     for name, table in tables.items():
         rejected = [f for f in findings if f.kind == "rejected" and f.dataset == name]
         count = sum(f.row_count for f in rejected)
-        if count > REJECTED_ROWS and count > REJECTED_SHARE * (table.height + count) and rejected:
+        if count > REJECTED_ROWS and count > REJECTED_SHARE * (table.height + count):
             reasons = "; ".join(f"{f.what} ({f.row_count} rows)" for f in rejected)
-            raise BadInputError(
-                f"{name} {task.session}",
-                "too_many_rejected",
-                f"{count} of {table.height + count} rows were rejected: {reasons}",
-                rejected[0].cure,
-            )
+            what = f"{name} {task.session}: {count} of {table.height + count} rows were rejected: {reasons}"
+            rows = pl.concat([f.rows for f in rejected if f.rows is not None], how="diagonal_relaxed")
+            return what, rejected[0].cure, rows.drop(SESSION, strict=False)
+    return None
 
 
 def _hold(

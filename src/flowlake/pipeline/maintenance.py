@@ -15,7 +15,7 @@ from flowlake.lake.index import Index
 from flowlake.lake.journal import Journal
 from flowlake.lake.partitions import check_hash, partition_path
 from flowlake.lake.publish import Published, prune_history, prune_partitions, restore, revisions
-from flowlake.lake.store import Store, open_store
+from flowlake.lake.store import Store, file_hash, open_store
 from flowlake.pipeline.run import new_run_id, publication_row
 
 
@@ -57,7 +57,7 @@ def list_revisions(settings: Settings, name: str, session: date) -> str:
     store, index = _open(settings)
     ds = dataset(name)
     entry = index.get(ds, session)
-    lines = [f"{name} {session}", f"  served: {entry.lineage.data_hash[:16] if entry else 'nothing'} (values)"]
+    lines = [f"{name} {session}", f"  served: {file_hash(store.read(entry.path))[:16] if entry else 'nothing'}"]
     lines += [f"  history: {found[:16]}" for found in revisions(store, ds, session)] or ["  no history"]
     return "\n".join(lines) + "\n"
 

@@ -206,7 +206,7 @@ STEPS: tuple[Step, ...] = (
         1,
         "flowlake.pipeline.composed:score_signals",
         (
-            Read("factor_panel", sessions=HISTORY_SESSIONS, required=True),
+            Read("factor_panel", sessions=HISTORY_SESSIONS, required=True, adjust=True),
             Read("anomaly_scores"),
             Read("regimes"),
             Read("calibrations"),
