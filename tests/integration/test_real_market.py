@@ -519,20 +519,22 @@ def test_prices_below_intrinsic_value_have_no_volatility_at_all(chain: Market) -
 # --- Index chains of Cboe, whose sample spans two holidays ---------------------------------------------------------
 
 HOLIDAYS = (date(2026, 6, 19), date(2026, 7, 3))
-SPANS = ((date(2026, 6, 12), date(2026, 6, 23)), (date(2026, 7, 1), date(2026, 7, 8)), (date(2026, 7, 13), date(2026, 7, 13)))
-SNAPSHOT_DAYS = [day for first, last in SPANS for day in sessions_between(first, last)]
+FIRST_SNAPSHOT, LAST_SNAPSHOT = date(2026, 6, 12), date(2026, 7, 16)
+SNAPSHOT_DAYS = sessions_between(FIRST_SNAPSHOT, LAST_SNAPSHOT)
 OTHER_MOMENT = (date(2026, 7, 8), date(2026, 7, 13))
 """The vendor's volatilities of these days are of another moment than the quotes beside them."""
 TOLERANCE = 0.0010
+RATE_OF_THE_CHAINS = 0.043
+"""What puts, calls and strikes of these chains say about the rate themselves: see the test of it."""
 
 
 @pytest.fixture(scope="module")
 def index(real_data: Path, market_of: Callable[[str, Bodies], Market]) -> Market:
     keys = [f"cboe_snapshots/{name}/{day}.csv.gz" for name in ("SPX", "VIX") for day in (*SNAPSHOT_DAYS, *HOLIDAYS)]
-    market = market_of("index", files(real_data, *keys))
-    for first, last in SPANS:
-        report = market.run(first, last, "ingest", "curate", "option_iv", "measure_activity", "find_gaps")
-        assert report.total("quarantined") == report.refused == 0
+    rates = csv_gz("date,tenor_days,rate", [f"{date(2026, 6, day)},30,{RATE_OF_THE_CHAINS}" for day in range(1, 31)])
+    market = market_of("index", files(real_data, *keys) | {"reference/rates.csv.gz": rates})
+    report = market.run(FIRST_SNAPSHOT, LAST_SNAPSHOT, "ingest", "curate", "option_iv", "measure_activity", "find_gaps")
+    assert report.total("quarantined") == report.refused == 0
     return market
 
 
@@ -571,9 +573,7 @@ def test_holiday_files_and_shared_roots_are_findings(index: Market) -> None:
     assert gaps["subject"].to_list() == [str(day) for day in HOLIDAYS]
     assert gaps["session"].to_list() == [date(2026, 6, 18), date(2026, 7, 2)], "told by the session before"
     assert gaps["rows"].to_list() == [2, 2], "one file each of SPX and VIX"
-    found = index.lake.sql(
-        "select session, rule, rows, what, cure from findings where dataset <> 'massive_option_day' order by session"
-    )
+    found = index.lake.sql("select session, rule, rows, what, cure from findings order by session")
     assert set(found.filter(pl.col("rule") == "holiday_file")["session"]) == {date(2026, 6, 18), date(2026, 7, 2)}
     shared = found.filter(pl.col("rule") == "root_inferred")
     assert shared["session"].to_list() == SNAPSHOT_DAYS
@@ -593,13 +593,32 @@ def test_a_chain_captured_before_the_open_is_told_and_gives_no_close(index: Mark
 
 def test_snapshot_open_interest_is_of_the_session_before(index: Market) -> None:
     dates = index.lake.sql("select distinct session, oi_session from open_interest order by 1")
-    known = {day: before for day, before in dates.iter_rows()}
+    known = dict(dates.iter_rows())
     assert known[date(2026, 6, 22)] == date(2026, 6, 18), "across the holiday"
     assert known[date(2026, 7, 6)] == date(2026, 7, 2)
 
 
+def test_the_rate_is_that_of_the_chains(index: Market) -> None:
+    """European options: call - put = discount x (forward - strike), so two strikes far apart give the discount without a model."""
+    implied = index.lake.read("option_iv", underlyings="SPX").filter(pl.col("price_source") == "quote_mid").collect()
+    near = implied.filter(
+        pl.col("years").is_between(14 / 365, 60 / 365) & ((pl.col("strike") / pl.col("forward") - 1).abs() <= 0.1)
+    )
+    key = ["session", "root", "expiry", "strike"]
+    calls, puts = (near.filter(pl.col("right") == right) for right in ("C", "P"))
+    rates = []
+    for pairs in calls.join(puts, on=key, suffix="_put").sort(key).partition_by("session", "root", "expiry"):
+        half = pairs.height // 2
+        if half >= 10:
+            strike, level = pairs["strike"].to_numpy(), (pairs["price"] - pairs["price_put"]).to_numpy()
+            slope = (level[half : 2 * half] - level[:half]) / (strike[half : 2 * half] - strike[:half])
+            rates.append(-math.log(-np.median(slope)) / pairs["years"][0])
+    assert len(rates) > 400
+    assert np.median(rates) == pytest.approx(RATE_OF_THE_CHAINS, abs=0.002)
+
+
 def test_index_volatilities_agree_with_the_vendor(near: pl.DataFrame) -> None:
-    assert near.height > 50_000
+    assert near.height > 100_000
     assert abs(near["difference"].median()) < TOLERANCE  # type: ignore[arg-type]
     assert near["difference"].abs().median() < TOLERANCE  # type: ignore[operator]
     by_day = near.group_by("session").agg(

@@ -122,6 +122,14 @@ def test_the_lean_rate_in_force_is_compounded_continuously() -> None:
         assert table["rate"].item() == pytest.approx(math.log(1.0025), rel=1e-14)
 
 
+def test_an_old_rate_is_used_and_told() -> None:
+    ended = raw(LEAN_INTEREST_RATE, {"date": date(2018, 12, 20), "rate_percent": 3.0})
+    table, output = curve(lean_interest_rate=ended)
+    assert table["rate"].item() == pytest.approx(math.log(1.03), rel=1e-14)
+    assert rules(output) == {"old_rate": 1}
+    assert "2018-12-20" in output.findings[0].what
+
+
 def test_a_curve_that_contradicts_itself_is_rejected() -> None:
     table, output = curve(rates_file=house_curve((30, 0.001), (30, 0.002), (60, 0.003)))
     assert table["tenor_days"].to_list() == [60]

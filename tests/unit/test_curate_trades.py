@@ -191,8 +191,10 @@ def test_clock_skew_is_noted_and_the_print_stays() -> None:
 
 def test_a_note_shows_a_hundred_rows_and_counts_all() -> None:
     output = curated(*(print_row(conditions=None) for _ in range(150)))[1]
-    assert rules(output) == {"blank_condition": 100}
+    assert rules(output) == {"blank_condition": 150}
     assert "150 rows" in output.findings[0].what
+    assert output.findings[0].rows is not None
+    assert output.findings[0].rows.height == 100
 
 
 def test_a_file_without_a_good_row_gives_an_empty_table() -> None:

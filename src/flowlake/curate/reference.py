@@ -6,7 +6,7 @@ from datetime import date
 
 import polars as pl
 
-from flowlake.curate.screening import RowRule, is_not_negative, is_positive, one_per_key, screen, subject
+from flowlake.curate.screening import RowRule, Subject, is_not_negative, is_positive, one_per_key, screen, subject
 from flowlake.datasets.curated import CORPORATE_ACTIONS, RATES
 from flowlake.datasets.model import Finding, Inputs, Output
 
@@ -15,6 +15,8 @@ ACTION_SOURCES = ("corporate_actions_file", "lean_events")
 HOUSE_RATES = "rates_file"
 LEAN_RATE = "lean_interest_rate"
 POLICY_RATE_TENOR_DAYS = 1
+MAX_RATE_AGE_DAYS = {HOUSE_RATES: 10, LEAN_RATE: 366}
+"""Calendar days. A curve is of every session; a policy rate has a row per change, which seldom stays away for a year."""
 _EVENT = ("underlying", "ex_date", "kind")
 _TERMS = ("ratio", "cash_amount_usd", "new_symbol", "announced_at_utc")
 _DIVIDENDS = ("cash_dividend", "special_dividend")
@@ -58,6 +60,7 @@ def rates(inputs: Inputs, session: date) -> Output:
             continue
         about = subject(raw, RATES.name, source, session)
         newest = raw.filter(pl.col("date") == pl.col("date").max())
+        old = newest.filter((pl.lit(session) - pl.col("date")).dt.total_days() > MAX_RATE_AGE_DAYS[source])
         if source == LEAN_RATE:
             kept, findings = screen(newest, about, (_ABOVE_MINUS_100,))
             kept = kept.with_columns(
@@ -67,8 +70,21 @@ def rates(inputs: Inputs, session: date) -> Output:
             kept, findings = newest, []
         curve, repeated = one_per_key(kept, about, ["tenor_days"], ["rate"])
         table = curve.with_columns(source=pl.lit(source)).select(*columns)
-        return Output({RATES.name: table}, (*findings, *repeated))
+        return Output({RATES.name: table}, (*findings, *repeated, *_age_note(old, about)))
     return Output({RATES.name: pl.DataFrame(schema=columns)})
+
+
+def _age_note(old: pl.DataFrame, about: Subject) -> list[Finding]:
+    if not old.height:
+        return []
+    return [
+        about.note(
+            "old_rate",
+            old,
+            f"the newest rate is of {old['date'][0]} and is used all the same",
+            "add the session's curve to reference/rates.csv; nothing to do for a policy rate that has not changed since",
+        )
+    ]
 
 
 _ABOVE_MINUS_100 = RowRule(

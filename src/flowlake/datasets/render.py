@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
+from glob import escape
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +161,9 @@ def duckdb_view(
     if not exists:
         return f"CREATE OR REPLACE VIEW {_quoted(ds.name)} AS SELECT\n  {columns}\nWHERE false;"
     folder = "run=*" if _is_journal(ds) else f"{SESSION}=*"
-    paths = [f"{root.rstrip('/')}/{ds.layer.value}/{ds.name}/{folder}/{PARTITION_FILE}"] if files is None else files
+    # A folder may be named like a pattern; only `folder` is one.
+    pattern = f"{escape(root.rstrip('/'))}/{ds.layer.value}/{ds.name}/{folder}/{PARTITION_FILE}"
+    paths = [pattern] if files is None else [escape(path) for path in files]
     listed = "[" + ", ".join("'" + path.replace("'", "''") + "'" for path in paths) + "]"
     hive = "hive_partitioning = false" if _is_journal(ds) else f"hive_partitioning = true, hive_types = {{'{SESSION}': DATE}}"
     source = f"read_parquet({listed}, {hive})"

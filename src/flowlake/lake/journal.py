@@ -54,7 +54,9 @@ def ops_frame(ds: Dataset, rows: list[Row]) -> pl.DataFrame:
 def records(store: Store, ds: Dataset) -> pl.DataFrame:
     """All rows that runs have written of an ops dataset."""
     frames = [
-        decode(store.read(stat.path)) for stat in store.list(f"{ds.layer.value}/{ds.name}/") if stat.path.endswith(".parquet")
+        decode(store.read(stat.path), stat.path)
+        for stat in store.list(f"{ds.layer.value}/{ds.name}/")
+        if stat.path.endswith(".parquet")
     ]
     columns = [column.name for column in ds.columns]
     empty = pl.DataFrame(schema={column.name: column.dtype for column in ds.columns})

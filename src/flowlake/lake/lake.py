@@ -114,8 +114,8 @@ class Lake:
 
     def _scan(self, ds: Dataset, path: str) -> pl.LazyFrame:
         if self.store.root.startswith("s3://"):
-            return declared(ds, decode(self.store.read(path)).lazy())
-        return declared(ds, pl.scan_parquet(self.store.uri(path), hive_partitioning=False))
+            return declared(ds, decode(self.store.read(path), path).lazy())
+        return declared(ds, pl.scan_parquet(self.store.uri(path), glob=False, hive_partitioning=False))
 
     def _paths(self, ds: Dataset) -> dict[date, str]:
         paths = {day: partition_path(ds, day) for day in self.index.sessions(ds)}

@@ -99,8 +99,17 @@ def encode(ds: Dataset, frame: pl.DataFrame, metadata: dict[str, str] | None = N
     return buffer.getvalue()
 
 
-def decode(body: bytes) -> pl.DataFrame:
-    return pl.read_parquet(io.BytesIO(body))
+def decode(body: bytes, path: str) -> pl.DataFrame:
+    """The rows in the bytes of a partition; `path` names them in the StorageError that damaged bytes raise."""
+    try:
+        return pl.read_parquet(io.BytesIO(body))
+    except pl.exceptions.PolarsError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> StorageError:
+    cure = "run `flowlake verify`; delete each file that it names and run the session again, or `flowlake restore` a revision"
+    return StorageError(f"{path} is damaged: {error}", cure)
 
 
 def known_last(frame: pl.DataFrame) -> str:
@@ -122,11 +131,13 @@ def _footer_bytes(tail: bytes) -> int:
 
 def lineage_in(body: bytes, path: str) -> Lineage:
     """The lineage in the bytes of a partition, or in a tail of them that holds the footer; `path` names them in errors."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if body[-4:] != b"PAR1":
-        raise StorageError(f"{path} is not a Parquet file", "run `flowlake verify`; it names what to rebuild")
-    metadata = pq.read_metadata(io.BytesIO(b"PAR1" + body[-_footer_bytes(body) :])).metadata or {}
+    try:
+        metadata = pq.read_metadata(io.BytesIO(b"PAR1" + body[-_footer_bytes(body) :])).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
     text = metadata.get(FOOTER_KEY.encode())
     if text is None:
         raise StorageError(f"{path} has no lineage in its footer", "it was not written by flowlake: move it away and run again")
@@ -138,7 +149,8 @@ def read_partition(store: Store, ds: Dataset, session: date) -> pl.DataFrame:
 
     A partition written before a column was declared reads as null there, until its step rebuilds it.
     """
-    frame = declared(ds, decode(store.read(partition_path(ds, session))).lazy())
+    path = partition_path(ds, session)
+    frame = declared(ds, decode(store.read(path), path).lazy())
     return frame.with_columns(pl.lit(session, dtype=pl.Date).alias(SESSION)).collect(engine="in-memory")
 
 
@@ -151,5 +163,6 @@ def declared(ds: Dataset, frame: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def check_hash(store: Store, path: str) -> tuple[Lineage, str]:
-    """The lineage of a file and the hash of the values that it really holds."""
-    return lineage_of(store, path), data_hash(decode(store.read(path)))
+    """The lineage of a file and the hash of the values that it really holds. Raises StorageError where it cannot be read."""
+    body = store.read(path)
+    return lineage_in(body, path), data_hash(decode(body, path))

@@ -170,6 +170,8 @@ def decide(task: Task, context: Context, result: StepResult) -> Decision:
             raise
         if source is None:
             return Decision("absent", "the bucket has no file for it")
+        if source.says_nothing and not any(_entries(step, session, context)):
+            return Decision("absent", "no row of the file was known by then")
         records = source.records
     else:
         reader = _reader(task, context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -103,6 +104,7 @@ def run_task(task: Task, settings: Settings, options: Options, waits: Sequence[S
 
 @contextmanager
 def _client(scheduler: str, workers: int) -> Iterator[Any]:
+    import dask
     from distributed import Client, LocalCluster
 
     if scheduler:
@@ -114,7 +116,11 @@ def _client(scheduler: str, workers: int) -> Iterator[Any]:
             yield client
         return
     with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40) as cluster,
+        # A worker that is told to stop may still report that its last heartbeat met a closed door.
+        dask.config.set({"logging.distributed": "critical"}),
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL
+        ) as cluster,
         Client(cluster) as client,
     ):
         yield client

@@ -112,6 +112,8 @@ class Source:
 
     records: tuple[InputRecord, ...]
     table: Callable[[], pl.DataFrame]
+    says_nothing: bool = False
+    """A reference file of which no row was known yet: a partition without rows would tell that the file was to come."""
 
 
 class Ingester:
@@ -158,7 +160,7 @@ class Ingester:
         known = feeds.as_known(name, pl.concat(tables), session)
         conformed = _RAW[name].conform(known, session)
         record = InputRecord(f"bucket:{name}", str(session), str(session), data_hash(conformed))
-        return Source((record,), lambda: known)
+        return Source((record,), lambda: known, says_nothing=known.is_empty())
 
     def _reference_table(self, o: SourceObject, result: StepResult) -> pl.DataFrame:
         key = (o.key, o.etag)
