@@ -176,7 +176,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     scheduler = arguments.scheduler or settings.dask_scheduler
     executor = arguments.executor or ("dask" if scheduler else "local")
     request = replace(_request(arguments), executor=executor, scheduler=scheduler, workers=arguments.workers)
-    with terminal.progress("sessions") as advance:
+    with terminal.progress("steps") as advance:
         report = pipeline_run.run(
             settings, request, lambda done, total, result: advance(done, total, f"{result.session} {result.step}: {result.status}")
         )

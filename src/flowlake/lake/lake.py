@@ -14,11 +14,12 @@ from flowlake.core.errors import UsageError
 from flowlake.core.sessions import NEW_YORK, decision_time, is_session, sessions_between
 from flowlake.core.settings import Settings, load_settings
 from flowlake.datasets.model import KNOWN_AT, SESSION, Dataset
-from flowlake.datasets.ops import PUBLICATIONS, RUNS
+from flowlake.datasets.ops import PUBLICATIONS, QUARANTINE, RUNS
 from flowlake.datasets.registry import DATASETS, RUN_KEYED, dataset
 from flowlake.lake import catalogue, journal
 from flowlake.lake.index import Index
 from flowlake.lake.partitions import HISTORY, declared, decode, history_path, partition_path
+from flowlake.lake.quarantine import refusals
 from flowlake.lake.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -54,6 +55,13 @@ class Lake:
         """Names of the datasets that hold at least one partition or record."""
         return [name for name, ds in DATASETS.items() if any(True for _ in self.store.list(f"{ds.layer.value}/{ds.name}/"))]
 
+    def runs_with(self, name: str) -> int:
+        """Runs that left records in an ops dataset; for `quarantine` its entries."""
+        ds = dataset(name)
+        if ds is QUARANTINE:
+            return len(refusals(self.store))
+        return sum(1 for stat in self.store.list(f"{ds.layer.value}/{ds.name}/") if "/run=" in stat.path)
+
     def sessions(self, name: str) -> list[date]:
         """Sessions for which a dataset has a partition in this view."""
         days = sorted(self._paths(dataset(name)))
@@ -82,12 +90,12 @@ class Lake:
         """The result of a DuckDB query over one view per dataset. `?` in the query takes `parameters`."""
         import duckdb
 
-        with self.connect() as connection:
-            try:
+        try:
+            with self.connect() as connection:
                 relation = connection.sql(query, params=parameters or None)
                 result = None if relation is None else relation.to_arrow_table()
-            except duckdb.Error as error:
-                raise UsageError(f"the query failed: {error}", "`flowlake datasets` lists views and columns") from None
+        except duckdb.Error as error:
+            raise UsageError(f"the query failed: {error}", "`flowlake datasets` lists views and columns") from None
         return pl.DataFrame() if result is None else pl.DataFrame(result)
 
     def connect(self) -> duckdb.DuckDBPyConnection:

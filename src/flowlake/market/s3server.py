@@ -72,6 +72,8 @@ def s3_server(buckets: Sequence[str] = ("flowlake",), *, key_id: str = "", secre
     server runs in its own process group, which is ended with the block.
     Raises UsageError where the server is not installed and SourceUnavailableError where it does not come up.
     """
+    if short := [name for name in buckets if not 3 <= len(name) <= 63]:
+        raise UsageError(f"{short[0]!r} is no bucket name", "S3 wants 3 to 63 characters")
     program = _program()
     access_id = key_id or f"demo{secrets.token_hex(8)}"
     access_secret = secret or secrets.token_hex(20)

@@ -125,11 +125,19 @@ def _print_card(card: EpisodeScorecard) -> None:
 
 
 def _print_next(folder: Path, session: date) -> None:
-    lake = folder / "lake"
+    lake, program = folder / "lake", _program()
     terminal.console().print(
-        "\ntry next:\n"
-        f"  flowlake report --lake {lake} --session {session}\n"
-        f'  flowlake sql --lake {lake} "select session, underlying, score, tier from signals order by score desc limit 20"\n'
-        f"  flowlake backtest --lake {lake}",
+        "try next:\n"
+        f"  {program} report --lake {lake} --session {session}\n"
+        f'  {program} sql --lake {lake} "select session, underlying, score, tier from signals order by score desc limit 20"\n'
+        f"  {program} backtest --lake {lake}",
         markup=False,
     )
+
+
+def _program() -> str:
+    """How to call the command from the current folder: the environment of `make` is not on the PATH."""
+    if shutil.which("flowlake"):
+        return "flowlake"
+    beside = Path(sys.executable).with_name("flowlake")
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)

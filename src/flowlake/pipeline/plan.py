@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from functools import cache
 
 from flowlake.core.errors import UsageError
@@ -234,8 +235,10 @@ def select(names: list[str]) -> tuple[Step, ...]:
         return STEPS
     stages = {stage.value for stage in Stage}
     if unknown := [n for n in names if n not in by_name() and n not in stages]:
+        near = sorted({m for n in unknown for m in get_close_matches(n, [*by_name(), *stages], n=3)})
         raise UsageError(
             f"there is no step {', '.join(unknown)}",
-            f"steps: {', '.join(by_name())}; stages: {', '.join(sorted(stages))}",
+            (f"did you mean {', '.join(near)}? " if near else "")
+            + f"stages are {', '.join(sorted(stages))}; `flowlake status` lists steps",
         )
     return tuple(step for step in STEPS if step.name in names or step.stage.value in names)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowlake.core.settings import Settings
-from flowlake.datasets.registry import DATASETS, dataset
+from flowlake.datasets.registry import DATASETS, RUN_KEYED, dataset
 from flowlake.lake.lake import Lake
 from flowlake.pipeline.doctor import Finding
 from flowlake.pipeline.maintenance import Verified
@@ -134,14 +134,15 @@ def print_datasets(lake: Lake, as_json: bool) -> None:
     rows = []
     for name, ds in DATASETS.items():
         days = lake.sessions(name)
-        rows.append(
-            (ds.layer.value, name, len(days), str(days[0]) if days else "", str(days[-1]) if days else "", ds.doc.split(". ")[0])
-        )
+        held = len(days) if ds not in RUN_KEYED else lake.runs_with(name)
+        rows.append((ds.layer.value, name, held, str(days[0]) if days else "", str(days[-1]) if days else "", ds.doc))
     if as_json:
-        keys = ("layer", "dataset", "sessions", "first", "last", "doc")
+        keys = ("layer", "dataset", "partitions", "first", "last", "doc")
         terminal.print_json([dict(zip(keys, row, strict=True)) for row in rows])
         return
-    terminal.console().print(terminal.table("datasets", ["layer", "dataset", "sessions", "first", "last", "what it is"], rows))
+    out = terminal.console()
+    out.print(terminal.table("", ["layer", "dataset", "partitions", "first", "last"], [row[:-1] for row in rows]))
+    out.print("a partition is a session, or a run for records of runs; `flowlake datasets NAME` shows columns and meaning")
 
 
 def print_dataset(name: str, as_json: bool) -> None:

@@ -18,9 +18,7 @@ def top_signals(sql: Sql, session: date | None, top: int) -> tuple[date, pl.Data
     """The session, its best `top` signals, and all their reasons. Raises UsageError where there is no signal."""
     found = session or sql("select max(session) as day from signals where score is not null").item()
     if found is None:
-        raise UsageError(
-            "the lake holds no scored signal", "run more sessions: baselines need history (`flowlake doctor` says how much)"
-        )
+        raise UsageError("the lake holds no scored signal", "run more sessions: a baseline needs 20 earlier ones")
     signals = sql(
         "select * from signals where session = ? and score is not null order by score desc, underlying limit ?", [found, top]
     )
@@ -38,7 +36,7 @@ def print_signals(sql: Sql, session: date | None, top: int, as_json: bool) -> No
         out.print(f"{day}: no underlying has a score")
         return
     for row in signals.iter_rows(named=True):
-        out.print(f"[bold]{row['underlying']}[/bold] {day}  score {row['score']:.0f}  tier {row['tier']}  ({_circumstances(row)})")
+        out.print(f"[bold]{row['underlying']}[/bold] {day}  score {row['score']:.1f}  tier {row['tier']}  ({_circumstances(row)})")
         for reason in _why(reasons, row["underlying"]).iter_rows(named=True):
             out.print(f"   {reason['contribution']:+6.1f}  {reason['sentence']}", markup=False)
 

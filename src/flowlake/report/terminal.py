@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import polars as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+PLAIN_WIDTH = 160
+SHOWN_ROWS = 500
 PLAIN_PROGRESS_EVERY = 10.0
 """Percent between two lines of progress where there is no terminal."""
 
 
-def console(stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+def console(stderr: bool = False, file: IO[str] | None = None) -> Console:
+    """Folds to the terminal's width; where there is no terminal, lines are as long as they need to be up to PLAIN_WIDTH."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    return Console(stderr=stderr, file=file, highlight=False, width=width)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table that fits the terminal: numbers to the right, long text folded."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    made = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
     for i, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], (int, float)) or row[i] in ("", None) for row in rows)
         made.add_column(name, justify="right" if numeric else "left", overflow="fold")
@@ -38,7 +44,7 @@ def text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return f"{value:,.6g}" if abs(value) < 1e5 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -48,15 +54,12 @@ def frame_text(frame: pl.DataFrame, form: str) -> str:
         return frame.write_csv()
     if form == "json":
         return json.dumps(json.loads(frame.write_json()), indent=1) + "\n"
-    with pl.Config(
-        tbl_rows=200,
-        tbl_cols=40,
-        tbl_width_chars=200,
-        fmt_str_lengths=80,
-        tbl_hide_dataframe_shape=True,
-        tbl_formatting="UTF8_FULL_CONDENSED",
-    ):
-        return f"{frame}\n{frame.height} rows\n"
+    shown = frame.head(SHOWN_ROWS)
+    out = console(file=io.StringIO())
+    out.print(table("", frame.columns, shown.rows()))
+    more = f", the first {SHOWN_ROWS} shown" if frame.height > SHOWN_ROWS else ""
+    printed: str = out.file.getvalue()  # type: ignore[attr-defined]
+    return f"{printed}{frame.height} rows{more}\n"
 
 
 class Advance(Protocol):
