@@ -327,7 +327,7 @@ def test_report(copied: tuple[Settings, Cli]) -> None:
     nothing = cli("report")
     assert nothing.code == 2
     assert "holds no scored signal" in nothing.err
-    assert "baselines need history" in nothing.err
+    assert "run more sessions: a baseline needs" in nothing.err
     assert "no underlying has a score" in cli("report", "--session", LAST).out
     assert cli("report", "--session", LAST, "--json").json == []
     part = Path(settings.lake) / f"derived/signals/session={LAST}/part.parquet"
@@ -537,6 +537,7 @@ def test_connect_gives_a_duckdb_connection(built: Settings) -> None:
     with flowlake.connect(built.lake) as connection:
         assert isinstance(connection, duckdb.DuckDBPyConnection)
         assert connection.execute("select count(distinct session) from signals").fetchone() == (3,)
+    with flowlake.connect(built.lake) as connection:
         moments = pl.DataFrame(connection.sql("select known_at_utc, actionable_at_utc from signals").to_arrow_table())
         assert (moments["actionable_at_utc"] >= moments["known_at_utc"]).all()
     with flowlake.connect(built.lake, as_of=str(FIRST)) as connection:

@@ -84,9 +84,10 @@ def _print_problems(out: Any, report: Report) -> None:
         out.print(result.detail, markup=False)
     if len(problems) > SHOWN:
         out.print(f"... and {len(problems) - SHOWN} more: flowlake sql \"select * from runs where run_id = '{report.run_id}'\"")
-    blocked = Counter((r.step, r.detail) for r in report.results if r.status == "blocked")
-    for (step, detail), count in list(blocked.items())[:SHOWN]:
-        out.print(f"blocked {step}: {detail} ({count} sessions)", markup=False)
+    blocked = Counter(r.step for r in report.results if r.status == "blocked")
+    if blocked:
+        steps = ", ".join(f"{step} ({count})" for step, count in blocked.items())
+        out.print(f"blocked, for want of an input on so many sessions: {steps}", markup=False)
 
 
 def _grouped_findings(report: Report) -> list[dict[str, Any]]:
@@ -114,9 +115,11 @@ def _print_findings(out: Any, report: Report) -> None:
     found = _grouped_findings(report)
     if not found:
         return
-    rows = [(f["dataset"], f["rule"], f["kind"], f["sessions"], f["rows"], f["first"]) for f in found[: 2 * SHOWN]]
-    out.print(terminal.table("findings", ["dataset", "rule", "kind", "times", "rows", "the first of them"], rows))
-    out.print('each with its cure: flowlake sql "select session, dataset, rule, what, cure from findings"')
+    out.print("[bold]findings[/bold]")
+    for f in found[: 2 * SHOWN]:
+        times = "once" if f["sessions"] == 1 else f"{f['sessions']} times"
+        out.print(f"  {f['dataset']} {f['rule']} ({f['kind']}, {times}, {f['rows']:,} rows): {f['first']}", markup=False)
+    out.print('each with its cure: flowlake sql "select session, dataset, rule, what, cure from findings"', markup=False)
 
 
 def print_status(found: Sequence[Status]) -> None:
