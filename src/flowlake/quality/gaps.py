@@ -72,7 +72,7 @@ class Gap:
         return None if self.subject == ALL or self.subject[:1].isdigit() else self.subject
 
     def finding(self) -> Finding:
-        return Finding(self.dataset, self.rule, self.what, self.cure, rows=self.evidence, concerned=self.rows)
+        return Finding(self.dataset, self.rule, self.what, self.cure, rows=self.evidence)
 
 
 def find_gaps(inputs: Inputs, session: date) -> Output:
