@@ -169,7 +169,7 @@ def _add_run(commands: Commands) -> None:
 
 def run_command(arguments: argparse.Namespace) -> int:
     from flowlake.pipeline import run as pipeline_run
-    from flowlake.pipeline.reporting import print_report, report_json, write_data_docs
+    from flowlake.pipeline.reporting import RunProgress, print_report, report_json, write_data_docs
     from flowlake.report import terminal
 
     settings = _settings(arguments)
@@ -177,9 +177,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     executor = arguments.executor or ("dask" if scheduler else "local")
     request = replace(_request(arguments), executor=executor, scheduler=scheduler, workers=arguments.workers)
     with terminal.progress("steps") as advance:
-        report = pipeline_run.run(
-            settings, request, lambda done, total, result: advance(done, total, f"{result.session} {result.step}: {result.status}")
-        )
+        shown = RunProgress(advance)
+        report = pipeline_run.run(settings, request, shown.step, shown.fetched)
     docs = "" if arguments.no_data_docs else write_data_docs(settings, report)
     if arguments.json:
         terminal.print_json(report_json(report, docs))

@@ -297,6 +297,7 @@ def scorecard_inputs() -> tuple[pl.DataFrame, pl.DataFrame]:
             {"underlying": "AAA", "kind": "informed", "first_session": d[9], "last_session": d[12], "move_session": d[13]},
             {"underlying": "BBB", "kind": "informed", "first_session": d[9], "last_session": d[12], "move_session": d[12]},
             {"underlying": "CCC", "kind": "decoy:earnings", "first_session": d[19], "last_session": d[20], "move_session": d[20]},
+            {"underlying": "EEE", "kind": "informed", "first_session": d[1], "last_session": d[2], "move_session": d[3]},
             {"underlying": "DDD", "kind": "decoy:roll", "first_session": d[19], "last_session": d[20], "move_session": None},
         ]
     )
@@ -305,14 +306,16 @@ def scorecard_inputs() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def test_scorecard_by_hand() -> None:
     card = episode_scorecard(*scorecard_inputs())
-    assert (card.found, card.informed, card.false_alarms, card.alarms.height) == (1, 2, 3, 4)
+    assert (card.found, card.findable, card.planted, card.false_alarms, card.alarms.height) == (1, 2, 3, 3, 4)
     facts = card.to_dict()
     assert facts["recall"] == 0.5
     assert facts["false_discovery_rate"] == 0.75
     assert facts["decoys"] == {"decoy:earnings": {"episodes": 1, "fired": 1}, "decoy:roll": {"episodes": 1, "fired": 0}}
     assert facts["false_alarms_outside_episodes"] == 2
-    assert card.episodes["first_alarm"].to_list() == [DAYS[10], None, DAYS[20], None]
-    assert "1 of 2 informed episodes were found" in card.to_text()
+    assert card.episodes["first_alarm"].to_list() == [DAYS[10], None, DAYS[20], None, None]
+    assert card.episodes["scored_sessions"].to_list() == [1, 1, 1, 0, 0]
+    assert "3 informed episodes were planted; 2 could be found" in card.to_text()
+    assert "1 of the 2 were found" in card.to_text()
     json.dumps(facts, allow_nan=False)
 
 

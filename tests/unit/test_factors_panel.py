@@ -12,7 +12,7 @@ import pytest
 
 from flowlake.core import sessions
 from flowlake.datasets import curated
-from flowlake.datasets.factors import DAILY_FACTORS, FACTOR_PANEL, MIN_HISTORY, SCORED, Z_COLUMNS
+from flowlake.datasets.factors import DAILY_FACTORS, FACTOR_PANEL, MIN_HISTORY, REPEATED, SCORED, Z_COLUMNS
 from flowlake.datasets.model import Adjust, Dataset
 from flowlake.factors import robust
 from flowlake.factors.panel import factor_panel
@@ -125,6 +125,21 @@ def test_open_interest_change() -> None:
     assert (closed["open_interest_change"], closed["oi_change_ratio"]) == (-30, None)
 
 
+def test_repeated_flow_is_the_lesser_of_two_sessions_that_follow_one_another() -> None:
+    values = [
+        {"swept_otm_call_volume": 90, "swept_opening_put_volume": 70},
+        {"swept_otm_call_volume": 40, "swept_opening_put_volume": None},
+    ]
+    row = run(daily_factors=daily(values))
+    assert (row["repeated_sweep_call_volume"], row["repeated_opening_put_volume"]) == (40, None)
+    assert (
+        "repeated_opening_put_volume: swept_opening_put_volume of this session or of the session before is not there"
+        in row["not_available"]
+    )
+    gap = daily([values[0], *values]).filter(pl.col("session") != days_before(1))
+    assert run(daily_factors=gap)["repeated_sweep_call_volume"] is None
+
+
 def adjusted(frame: pl.DataFrame, dataset: Dataset, ratio: float) -> pl.DataFrame:
     """What the reader does to rows before a split, by the declarations."""
     divided = [pl.col(c.name) / ratio for c in dataset.columns if c.adjust is Adjust.PRICE]
@@ -169,7 +184,7 @@ def test_every_null_has_a_reason() -> None:
     row = run(daily_factors=daily([{"not_available": ["iso_share: needs option_trades"]}]))
     named = {text.split(":")[0] for text in row["not_available"]}
     own = {"log_return", "realized_vol_20d", "iv_minus_rv", "open_interest_change", "oi_change_ratio", "atm_iv_30d_percentile"}
-    assert named == {"iso_share", *own, *Z_COLUMNS}
+    assert named == {"iso_share", *own, *REPEATED, *Z_COLUMNS}
     assert row["not_available"] == sorted(row["not_available"])
 
 

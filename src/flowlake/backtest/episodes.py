@@ -19,6 +19,7 @@ _EPISODES = {
     "first_session": pl.Date(),
     "last_session": pl.Date(),
     "move_session": pl.Date(),
+    "scored_sessions": pl.Int64(),
     "alarms": pl.Int64(),
     "first_alarm": pl.Date(),
     "highest_score": pl.Float64(),
@@ -27,17 +28,22 @@ _EPISODES = {
 
 @dataclass(frozen=True)
 class EpisodeScorecard:
-    """`episodes`: the truth with `alarms`, `first_alarm` and `highest_score` inside each episode's window.
+    """`episodes`: the truth with `scored_sessions`, `alarms`, `first_alarm` and `highest_score` inside each episode's window.
 
-    `alarms`: every alarm with `kind`, the episode it fell into, or null. An alarm is true in an informed episode, else false.
+    An informed episode without a scored session before its move could not be found, such as one in the first weeks of a bucket,
+    when no factor has a past to be compared with. `alarms`: every alarm with `kind`, the episode it fell into, or null. An alarm is true in an informed episode, else false.
     """
 
     episodes: pl.DataFrame
     alarms: pl.DataFrame
 
     @property
-    def informed(self) -> int:
+    def planted(self) -> int:
         return self.episodes.filter(pl.col("kind") == INFORMED).height
+
+    @property
+    def findable(self) -> int:
+        return self.episodes.filter((pl.col("kind") == INFORMED) & (pl.col("scored_sessions") > 0)).height
 
     @property
     def found(self) -> int:
@@ -51,9 +57,10 @@ class EpisodeScorecard:
         decoys = self.episodes.filter(pl.col("kind") != INFORMED)
         fired = decoys.filter(pl.col("alarms") > 0)
         return {
-            "informed": self.informed,
+            "planted": self.planted,
+            "findable": self.findable,
             "found": self.found,
-            "recall": self.found / self.informed if self.informed else None,
+            "recall": self.found / self.findable if self.findable else None,
             "alarms": self.alarms.height,
             "false_alarms": self.false_alarms,
             "false_discovery_rate": self.false_alarms / self.alarms.height if self.alarms.height else None,
@@ -70,8 +77,10 @@ class EpisodeScorecard:
     def to_text(self) -> str:
         facts = self.to_dict()
         lines = [
-            f"{self.found} of {self.informed} informed episodes were found before their move; "
-            f"{self.false_alarms} of {self.alarms.height} alarms were false."
+            f"{self.planted} informed episodes were planted; {self.findable} could be found, the others moved before there was a "
+            "score.",
+            f"{self.found} of the {self.findable} were found before their move; "
+            f"{self.false_alarms} of {self.alarms.height} alarms were false.",
         ]
         lines += [f"  {kind}: {count['fired']} of {count['episodes']} raised an alarm" for kind, count in facts["decoys"].items()]
         lines.append(f"  outside every episode: {facts['false_alarms_outside_episodes']} false alarms")
@@ -109,6 +118,7 @@ def _episode(episode: dict[str, Any], scored: pl.DataFrame, tiers: tuple[str, ..
         inside = inside.filter(pl.col("session") < episode["move_session"])
     alarms = inside.filter(pl.col("tier").is_in(list(tiers)))
     return episode | {
+        "scored_sessions": inside["score"].count(),
         "alarms": alarms.height,
         "first_alarm": alarms["session"].min(),
         "highest_score": inside["score"].max(),

@@ -28,6 +28,8 @@ MAD_TO_SIGMA = 1.4826
 """Makes the median absolute deviation of a normal sample an estimate of its standard deviation."""
 SHORT_DAYS = 21
 """Calendar days to expiry up to which a contract is short-dated."""
+SWEPT_DAYS = 45
+"""The same for the sweep factors, which look for one buyer, not for the crowd: who must be right in time buys some time."""
 OTM_DISTANCE = 0.02
 """Log-distance of the strike from spot from which a contract is out of the money for the flow factors."""
 TARGET_DAYS = 30
@@ -246,6 +248,28 @@ _SHORT_OTM_FLOW = (
     _premium("otm_short_call_premium_usd", f"Premium of calls that {_SHORT_OTM}.", "a spot"),
     _premium("otm_short_put_premium_usd", f"Premium of puts that {_SHORT_OTM}.", "a spot"),
 )
+_SWEEP = "single-leg intermarket sweep prints that are on time"
+_SWEPT_OTM = (
+    f"expire within {SWEPT_DAYS} calendar days and are out of the money by at least {OTM_DISTANCE:.0%} of spot in logarithms"
+)
+_SWEEPS = (
+    _contracts("swept_otm_call_volume", f"Contracts of {_SWEEP}, in calls that {_SWEPT_OTM}.", "a trades file and a spot"),
+    _contracts("swept_otm_put_volume", f"Contracts of {_SWEEP}, in puts that {_SWEPT_OTM}.", "a trades file and a spot"),
+    _contracts(
+        "largest_contract_sweep_volume",
+        f"Most contracts of {_SWEEP} in one contract, of those that {_SWEPT_OTM}; 0 where there are none.",
+        "a trades file and a spot",
+    ),
+    *(
+        _contracts(
+            f"swept_opening_{side}_volume",
+            f"Sum over {side}s that {_SWEPT_OTM}, of the lesser of the contracts of {_SWEEP} and the rise of open interest in the "
+            "same contract, 0 where it fell or where it is larger than the volume: at most so much of what was swept was opened.",
+            "a trades file, a spot, and open interest of this session and the one before",
+        )
+        for side in ("call", "put")
+    ),
+)
 _PRINTS = (
     _factor(
         "iso_share", "Volume of intermarket sweep prints / option volume.", "one eligible trade", "share of volume", checks=_SHARE
@@ -301,6 +325,13 @@ _EXPOSURE = (
     ),
     _text("gamma_exposure_oi", "Which open interest it uses: of this session's close, else of its open.", ("close", "open")),
 )
+_GAMMA_TRADED = _factor(
+    "gamma_traded_usd",
+    "As gamma_exposure_usd, with the session's volume in place of open interest: the gamma of what was traded. "
+    "A figure for buckets without open interest; every trade counts as one position that dealers took on the convention's side.",
+    "volume, a spot, and a smile for expiries that hold at least half of the volume",
+    "USD per 1 % move of the underlying",
+)
 _OPEN_INTEREST = (
     _contracts(
         "open_interest_close",
@@ -343,9 +374,11 @@ DAILY_FACTORS = Dataset(
             adjust=Adjust.QUANTITY,
         ),
         *_SHORT_OTM_FLOW,
+        *_SWEEPS,
         *_PRINTS,
         *_VOLATILITY,
         *_EXPOSURE,
+        _GAMMA_TRADED,
         *_OPEN_INTEREST,
         _NOT_AVAILABLE,
     ),
@@ -359,12 +392,13 @@ DAILY_FACTORS = Dataset(
 class Scored:
     """A factor with a robust score `<name>_z`.
 
-    `scale`: the score is of ln(1 + x), of ln x (null at 0) or of x itself. `floor`: the least spread, in the units of the scale,
+    `scale`: the score is of ln(1 + x), of ln x (null at 0), of the square root (which evens out the spread of counts that are often
+    small) or of x itself. `floor`: the least spread, in the units of the scale,
     or, where `relative`, as a share of the median absolute value of the past: a quiet past cannot make a score explode.
     """
 
     name: str
-    scale: Literal["log1p", "log", "linear"]
+    scale: Literal["log1p", "log", "sqrt", "linear"]
     floor: float
     relative: bool = False
 
@@ -373,7 +407,9 @@ class Scored:
         return f"{self.name}_z"
 
     def describe(self) -> str:
-        value = {"log1p": f"ln(1 + {self.name})", "log": f"ln({self.name})", "linear": self.name}[self.scale]
+        value = {"log1p": f"ln(1 + {self.name})", "log": f"ln({self.name})", "sqrt": f"sqrt({self.name})", "linear": self.name}[
+            self.scale
+        ]
         floor = f"{self.floor:.0%} of the past's median absolute value" if self.relative else f"{self.floor}"
         return (
             f"({value} - median) / max({MAD_TO_SIGMA} x median absolute deviation, {floor}), both of up to "
@@ -388,6 +424,15 @@ SCORED = (
     Scored("option_to_stock_volume", "log", 0.05),
     Scored("otm_short_call_premium_usd", "log1p", 0.05),
     Scored("otm_short_put_premium_usd", "log1p", 0.05),
+    Scored("swept_otm_call_volume", "sqrt", 4.0),
+    Scored("swept_otm_put_volume", "sqrt", 4.0),
+    Scored("largest_contract_sweep_volume", "sqrt", 4.0),
+    Scored("swept_opening_call_volume", "sqrt", 4.0),
+    Scored("swept_opening_put_volume", "sqrt", 4.0),
+    Scored("repeated_sweep_call_volume", "sqrt", 4.0),
+    Scored("repeated_sweep_put_volume", "sqrt", 4.0),
+    Scored("repeated_opening_call_volume", "sqrt", 4.0),
+    Scored("repeated_opening_put_volume", "sqrt", 4.0),
     Scored("iso_share", "linear", 0.01),
     Scored("largest_print_premium_usd", "log1p", 0.05),
     Scored("atm_iv_30d", "linear", 0.005),
@@ -403,7 +448,25 @@ def _scores() -> Iterator[Column]:
         yield _factor(scored.column, scored.describe(), f"{MIN_HISTORY} past sessions with a value", "robust deviations")
 
 
-PASSED_THROUGH = (*_SPOT, *_VOLUME, *_PREMIUM, *_RATIOS, *_SHORT_OTM_FLOW, *_PRINTS, *_VOLATILITY, *_EXPOSURE, *_OPEN_INTEREST)
+REPEATED = {
+    f"repeated_{kind}_{side}_volume": f"{source}_{side}_volume"
+    for kind, source in (("sweep", "swept_otm"), ("opening", "swept_opening"))
+    for side in ("call", "put")
+}
+"""Persistence factors of the panel, and the daily factor that each looks at on two sessions."""
+PASSED_THROUGH = (
+    *_SPOT,
+    *_VOLUME,
+    *_PREMIUM,
+    *_RATIOS,
+    *_SHORT_OTM_FLOW,
+    *_SWEEPS,
+    *_PRINTS,
+    *_VOLATILITY,
+    *_EXPOSURE,
+    _GAMMA_TRADED,
+    *_OPEN_INTEREST,
+)
 """Columns that the panel takes unchanged from the session's `daily_factors`."""
 
 FACTOR_PANEL = Dataset(
@@ -442,6 +505,14 @@ FACTOR_PANEL = Dataset(
             "open_interest_change / option_volume: near 1 where volume opened positions, negative where it closed them.",
             "open interest of both sessions and one traded contract",
             "contracts per contract traded",
+        ),
+        *(
+            _contracts(
+                name,
+                f"The lesser of {source} of this session and of the session before: flow that comes back.",
+                "both sessions",
+            )
+            for name, source in REPEATED.items()
         ),
         *_scores(),
         _factor(

@@ -105,6 +105,7 @@ MASSIVE_OPTION_QUOTES = Dataset(
     ),
     sort_by=("ticker", "sip_timestamp", "row"),
     known=KnownAt("sip_timestamp"),
+    retention_sessions=20,
 )
 MASSIVE_OPTION_MINUTE = _bars(
     "massive_option_minute",
@@ -137,6 +138,7 @@ MASSIVE_STOCK_TRADES = Dataset(
     ),
     sort_by=("ticker", "sip_timestamp", "row"),
     known=KnownAt("sip_timestamp"),
+    retention_sessions=60,
 )
 MASSIVE_STOCK_MINUTE = _bars(
     "massive_stock_minute",

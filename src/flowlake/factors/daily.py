@@ -9,8 +9,14 @@ import polars as pl
 from flowlake.core import sessions
 from flowlake.datasets.factors import DAILY_FACTORS
 from flowlake.datasets.model import UTC_NS, Inputs, Output
-from flowlake.factors.flows import contract_flows, flow_factors, print_factors
-from flowlake.factors.positions import gamma_factors, open_interest_totals, open_positions
+from flowlake.factors.flows import contract_flows, flow_factors, print_factors, sweep_factors
+from flowlake.factors.positions import (
+    gamma_factors,
+    open_interest_increases,
+    open_interest_totals,
+    open_positions,
+    traded_gamma,
+)
 from flowlake.factors.prices import present
 from flowlake.factors.reasons import daily_reasons
 from flowlake.factors.smiles import smiles, volatility_factors
@@ -35,11 +41,13 @@ def daily_factors(inputs: Inputs, session: date) -> Output:
     positions = open_positions(inputs, session)
     parts = [
         flow_factors(flows, session),
+        sweep_factors(flows, open_interest_increases(positions), session),
         print_factors(inputs),
         _stock_volumes(inputs),
         volatility_factors(all_smiles),
         open_interest_totals(positions),
         gamma_factors(positions, spots, contracts, implied, all_smiles),
+        traded_gamma(flows, session, spots, contracts, implied, all_smiles),
     ]
     rows = spots
     for part in parts:

@@ -6,24 +6,24 @@ from datetime import date
 
 import polars as pl
 
-from flowlake.datasets.factors import OTM_DISTANCE, SHORT_DAYS
+from flowlake.datasets.factors import OTM_DISTANCE, SHORT_DAYS, SWEPT_DAYS
 from flowlake.datasets.model import Inputs
-from flowlake.factors.prices import contract_volumes, eligible_trades, present
+from flowlake.factors.prices import contract_volumes, eligible_trades, present, sweeps
 
 TEN_THOUSANDTHS = 10_000
 
 
 def contract_flows(contracts: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
-    """`contracts` with `volume`, `premium` (ten-thousandths of a dollar) and `trade_count`; null where no file gives them.
+    """`contracts` with `volume`, `premium` (ten-thousandths of a dollar), `trade_count` and `swept` (contracts in sweeps).
 
-    A contract without a row in a file that exists has 0.
+    Null where no file gives them; a contract without a row in a file that exists has 0.
     """
     flows = contracts
-    for figures in (contract_volumes(inputs), _premiums(contracts, inputs), _trade_counts(inputs)):
+    for figures in (contract_volumes(inputs), _premiums(contracts, inputs), _trade_counts(inputs), _swept(inputs)):
         if figures is not None:
             name = figures.columns[-1]
             flows = flows.join(figures, on="contract", how="left").with_columns(pl.col(name).fill_null(0))
-    missing = [name for name in ("volume", "premium", "trade_count") if name not in flows.columns]
+    missing = [name for name in ("volume", "premium", "trade_count", "swept") if name not in flows.columns]
     return flows.with_columns(pl.lit(None, dtype=pl.Int64()).alias(name) for name in missing).sort("contract")
 
 
@@ -34,12 +34,9 @@ def flow_factors(flows: pl.DataFrame, session: date) -> pl.DataFrame:
     """
     volume, premium = pl.col("volume"), pl.col("premium")
     call, put = pl.col("right") == "C", pl.col("right") == "P"
-    days = (pl.col("expiry") - pl.lit(session)).dt.total_days()
-    distance = (pl.col("strike") / pl.col("spot")).log()
-    is_short = (days >= 0) & (days <= SHORT_DAYS) & ~pl.col("is_adjusted")
-    otm_call = is_short & call & (distance >= OTM_DISTANCE).fill_null(False)
-    otm_put = is_short & put & (distance <= -OTM_DISTANCE).fill_null(False)
-    unplaced = (is_short & (volume > 0) & pl.col("spot").is_null()).any()
+    is_short = _expires_within(SHORT_DAYS, session)
+    otm_call, otm_put = is_short & call & _is_otm(), is_short & put & _is_otm()
+    unplaced = _has_unplaced(is_short)
 
     def total(value: pl.Expr, where: pl.Expr | None = None) -> pl.Expr:
         chosen = value if where is None else value.filter(where)
@@ -71,6 +68,55 @@ def flow_factors(flows: pl.DataFrame, session: date) -> pl.DataFrame:
             pl.when(pl.col("call_volume") > 0).then(pl.col("put_volume") / pl.col("call_volume")).alias("put_call_volume_ratio"),
         )
     )
+
+
+def sweep_factors(flows: pl.DataFrame, increases: pl.DataFrame | None, session: date) -> pl.DataFrame:
+    """`underlying`, and what sweeps did in out-of-the-money contracts that expire within `SWEPT_DAYS`.
+
+    `flows` as `contract_flows` gives it, with `spot`; `increases` as `open_interest_increases` does, None where there are none.
+    """
+    is_near = _expires_within(SWEPT_DAYS, session)
+    chosen = is_near & _is_otm()
+    known = pl.col("swept").is_not_null().all() & ~_has_unplaced(is_near)
+    if increases is None:
+        flows = flows.with_columns(increase=pl.lit(None, dtype=pl.Int64()), is_reported=pl.lit(False))
+    else:
+        is_reported = pl.col("underlying").is_in(increases["underlying"].unique().implode())
+        flows = flows.join(increases.select("contract", "increase"), on="contract", how="left")
+        flows = flows.with_columns(is_reported.alias("is_reported"))
+    # Open interest cannot rise by more than was traded: a larger rise is one of the reports, not of the session.
+    rise = pl.when(pl.col("increase") <= pl.col("volume")).then(pl.col("increase")).clip(lower_bound=0)
+    opened = pl.min_horizontal("swept", rise.fill_null(0))
+    sides = (("call", "C"), ("put", "P"))
+
+    def total(value: pl.Expr, right: str) -> pl.Expr:
+        return value.filter(chosen & (pl.col("right") == right)).sum()
+
+    return flows.group_by("underlying").agg(
+        *(pl.when(known).then(total(pl.col("swept"), right)).alias(f"swept_otm_{side}_volume") for side, right in sides),
+        pl.when(known).then(pl.col("swept").filter(chosen).max().fill_null(0)).alias("largest_contract_sweep_volume"),
+        *(
+            pl.when(known & pl.col("is_reported").all()).then(total(opened, right)).alias(f"swept_opening_{side}_volume")
+            for side, right in sides
+        ),
+    )
+
+
+def _expires_within(days: int, session: date) -> pl.Expr:
+    left = (pl.col("expiry") - pl.lit(session)).dt.total_days()
+    return (left >= 0) & (left <= days) & ~pl.col("is_adjusted")
+
+
+def _is_otm() -> pl.Expr:
+    """The strike lies at least `OTM_DISTANCE` beyond spot; not so without a spot."""
+    distance = (pl.col("strike") / pl.col("spot")).log()
+    outwards = pl.when(pl.col("right") == "C").then(distance).otherwise(-distance)
+    return (outwards >= OTM_DISTANCE).fill_null(False)
+
+
+def _has_unplaced(among: pl.Expr) -> pl.Expr:
+    """A contract that traded has no spot, so that nobody knows whether it was out of the money."""
+    return (among & (pl.col("volume") > 0) & pl.col("spot").is_null()).any()
 
 
 def print_factors(inputs: Inputs) -> pl.DataFrame | None:
@@ -108,6 +154,11 @@ def _premiums(contracts: pl.DataFrame, inputs: Inputs) -> pl.DataFrame | None:
             sized = bars.select("contract", "close", "volume").join(contracts.select("contract", "multiplier"), on="contract")
             return sized.group_by("contract").agg(proxy.round().cast(pl.Int64).sum().alias("premium"))
     return None
+
+
+def _swept(inputs: Inputs) -> pl.DataFrame | None:
+    trades = present(inputs, "option_trades")
+    return None if trades is None else sweeps(trades).group_by("contract").agg(pl.col("size").sum().alias("swept"))
 
 
 def _trade_counts(inputs: Inputs) -> pl.DataFrame | None:

@@ -9,7 +9,15 @@ import polars as pl
 
 from flowlake.core import sessions
 from flowlake.core.arrays import Float
-from flowlake.datasets.factors import FACTOR_PANEL, HISTORY_SESSIONS, MIN_HISTORY, PASSED_THROUGH, REALIZED_RETURNS, SCORED
+from flowlake.datasets.factors import (
+    FACTOR_PANEL,
+    HISTORY_SESSIONS,
+    MIN_HISTORY,
+    PASSED_THROUGH,
+    REALIZED_RETURNS,
+    REPEATED,
+    SCORED,
+)
 from flowlake.datasets.model import SESSION, Inputs, Output
 from flowlake.factors import robust
 from flowlake.factors.prices import present
@@ -29,12 +37,14 @@ def factor_panel(inputs: Inputs, session: date) -> Output:
         .with_columns((pl.col("open_interest_close") - pl.col("open_interest_open")).alias("open_interest_change"))
         .sort("underlying", SESSION)
     )
+    daily = daily.with_columns(_repeated(daily[SESSION]))
     today = daily.filter(pl.col(SESSION) == session)
     past = daily.filter(pl.col(SESSION) < session).filter(pl.col(SESSION).rank("dense", descending=True) <= HISTORY_SESSIONS - 1)
     rows = today.select(
         "underlying",
         *(column.name for column in PASSED_THROUGH),
         "open_interest_change",
+        *REPEATED,
         "not_available",
         pl.when(pl.col("option_volume") > 0)
         .then(pl.col("open_interest_change") / pl.col("option_volume"))
@@ -45,6 +55,22 @@ def factor_panel(inputs: Inputs, session: date) -> Output:
     own = not_available(_reasons(session))
     listed = pl.concat_list("not_available", own).list.sort().alias("not_available")
     return Output({FACTOR_PANEL.name: rows.with_columns(listed).sort("underlying")})
+
+
+def _repeated(days: pl.Series) -> list[pl.Expr]:
+    """The factors of `REPEATED`, for rows of the sessions `days` in order of underlying and session.
+
+    Null where an underlying's row before is not of the session before.
+    """
+    before = {day: sessions.previous_session(day) for day in days.unique().to_list()}
+    expected = pl.col(SESSION).replace_strict(before, default=None, return_dtype=pl.Date())
+    follows = pl.col(SESSION).shift(1).over("underlying") == expected
+    columns = []
+    for name, source in REPEATED.items():
+        now, earlier = pl.col(source), pl.col(source).shift(1).over("underlying")
+        known = follows & now.is_not_null() & earlier.is_not_null()  # the least of a null and a number is the number
+        columns.append(pl.when(known).then(pl.min_horizontal(now, earlier)).alias(name))
+    return columns
 
 
 def _price_columns(underlyings: pl.Series, daily: pl.DataFrame, inputs: Inputs, session: date) -> list[pl.Series]:
@@ -111,6 +137,7 @@ def _reasons(session: date) -> dict[str, str | pl.Expr]:
         "iv_minus_rv": "atm_iv_30d or realized_vol_20d is null",
         "open_interest_change": "open interest of both sessions is not there",
         "oi_change_ratio": "open_interest_change is null, or nothing traded",
+        **{name: f"{source} of this session or of the session before is not there" for name, source in REPEATED.items()},
     }
     short = pl.format("the past holds fewer than {} values, or does not vary", pl.lit(MIN_HISTORY))
     for scored in SCORED:

@@ -1,4 +1,4 @@
-"""Open interest of an underlying at the session's open and close, and the gamma that it puts on dealers."""
+"""Open interest at the session's open and close, and the gamma that it, or the session's volume, puts on dealers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flowlake.factors.smiles import Smile
 from flowlake.quant import european, exposure
 
 MIN_COVERAGE = 0.5
-"""Share of open interest whose expiries must have a smile."""
+"""Share of the contracts held, or traded, whose expiries must have a smile."""
 
 _POSITION = {
     "contract": pl.String(),
@@ -74,21 +74,58 @@ def open_interest_totals(positions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def open_interest_increases(positions: pl.DataFrame) -> pl.DataFrame | None:
+    """`contract`, `underlying`, `increase` (may be negative) of underlyings with both reports; None where there is none.
+
+    A contract that only the later report has, such as a new listing, rises from 0.
+    """
+    close, opening = (positions.filter(pl.col("which") == which) for which in ("close", "open"))
+    both = close.join(opening.select("underlying").unique(), on="underlying", how="semi")
+    if both.is_empty():
+        return None
+    before = opening.select("contract", pl.col("open_interest").alias("before"))
+    return both.join(before, on="contract", how="left").select(
+        "contract", "underlying", (pl.col("open_interest") - pl.col("before").fill_null(0)).alias("increase")
+    )
+
+
 def gamma_factors(
     positions: pl.DataFrame, spots: pl.DataFrame, contracts: pl.DataFrame, implied: pl.DataFrame, smiles: list[Smile]
 ) -> pl.DataFrame:
-    """`underlying`, `gamma_exposure_usd`, `gamma_exposure_oi`: one row per underlying with open interest and enough of it covered.
-
-    `spots` has `spot_close`. Every contract is valued at the close: with its own volatility, else its expiry's smile.
+    """`underlying`, `gamma_exposure_usd`, `gamma_exposure_oi`: one row per underlying with open interest, null where less than
+    `MIN_COVERAGE` of it is covered. `spots` has `spot_close`.
     """
     has_close = (pl.col("which") == "close").any().over("underlying")
     chosen = positions.filter((pl.col("which") == "close") | ~has_close)
+    which = chosen.group_by("underlying").agg(pl.col("which").first().alias("gamma_exposure_oi"))
+    held = chosen.rename({"open_interest": "quantity"})
+    total = _gamma_sums(held, "gamma_exposure_usd", spots, contracts, implied, smiles)
+    known = pl.when(pl.col("gamma_exposure_usd").is_not_null()).then("gamma_exposure_oi")
+    return total.join(which, on="underlying", how="left").with_columns(known.alias("gamma_exposure_oi"))
+
+
+def traded_gamma(
+    flows: pl.DataFrame, session: date, spots: pl.DataFrame, contracts: pl.DataFrame, implied: pl.DataFrame, smiles: list[Smile]
+) -> pl.DataFrame:
+    """`underlying`, `gamma_traded_usd`: as `gamma_exposure_usd`, of the session's volume. `flows` as `contract_flows` gives it."""
+    traded = flows.filter((pl.col("volume") > 0) & (pl.col("expiry") > session)).rename({"volume": "quantity"})
+    return _gamma_sums(traded, "gamma_traded_usd", spots, contracts, implied, smiles)
+
+
+def _gamma_sums(
+    held: pl.DataFrame, name: str, spots: pl.DataFrame, contracts: pl.DataFrame, implied: pl.DataFrame, smiles: list[Smile]
+) -> pl.DataFrame:
+    """`underlying` and the exposure `name` of `held` (`contract`, `underlying`, `root`, `expiry`, `right`, `strike`, `quantity`).
+
+    Every contract is valued at the close: with its own volatility, else its expiry's smile.
+    """
     terms = contracts.group_by("root", "expiry").agg(
         pl.col("expires_utc").max(), pl.col("multiplier").max(), pl.col("is_adjusted").any()
     )
     own = implied.filter(pl.col("quality") == "ok").select("contract", "iv")
     rows = (
-        chosen.join(terms, on=["root", "expiry"], how="left")
+        held.select("contract", "underlying", "root", "expiry", "right", "strike", "quantity")
+        .join(terms, on=["root", "expiry"], how="left")
         .join(spots.select("underlying", "spot_close"), on="underlying", how="left")
         .join(own, on="contract", how="left")
         .sort("contract")
@@ -98,25 +135,17 @@ def gamma_factors(
         _valued(group, by_expiry.get((underlying, expires)))
         for (underlying, expires), group in rows.group_by("underlying", "expires_utc", maintain_order=True)
     ]
-    schema = {"underlying": pl.String(), "gamma_exposure_usd": pl.Float64(), "gamma_exposure_oi": pl.String()}
     if not valued:
-        return pl.DataFrame(schema=schema)
+        return pl.DataFrame(schema={"underlying": pl.String(), name: pl.Float64()})
     total = pl.concat(valued).sort("underlying", "contract")
-    covered = pl.col("open_interest").filter(pl.col("exposure").is_not_null()).sum()
-    enough = (covered >= MIN_COVERAGE * pl.col("open_interest").sum()) & (covered > 0)
-    return (
-        total.group_by("underlying", maintain_order=True)
-        .agg(
-            pl.when(enough).then(pl.col("exposure").sum()).alias("gamma_exposure_usd"),
-            pl.when(enough).then(pl.col("which").first()).alias("gamma_exposure_oi"),
-        )
-        .select(schema.keys())
-    )
+    covered = pl.col("quantity").filter(pl.col("exposure").is_not_null()).sum()
+    enough = (covered >= MIN_COVERAGE * pl.col("quantity").sum()) & (covered > 0)
+    return total.group_by("underlying", maintain_order=True).agg(pl.when(enough).then(pl.col("exposure").sum()).alias(name))
 
 
 def _valued(rows: pl.DataFrame, smile: Smile | None) -> pl.DataFrame:
-    """Adds `exposure`, null without a smile or spot, to the positions of one expiry."""
-    kept = rows.select("contract", "underlying", "which", "open_interest")
+    """Adds `exposure`, null without a smile or spot, to the contracts of one expiry."""
+    kept = rows.select("contract", "underlying", "quantity")
     spot = rows["spot_close"][0]
     if smile is None or spot is None:
         return kept.with_columns(pl.lit(None, dtype=pl.Float64()).alias("exposure"))
@@ -128,5 +157,5 @@ def _valued(rows: pl.DataFrame, smile: Smile | None) -> pl.DataFrame:
     rate = np.log(smile.carry) / smile.years
     gamma = european.greeks(spot, strike, smile.years, vol, right, rate).gamma
     gamma = np.where(rows["is_adjusted"].to_numpy(), np.nan, gamma)  # it delivers something else than the underlying
-    dollars = exposure.gamma_exposure(gamma, rows["open_interest"].to_numpy(), spot, right, rows["multiplier"].to_numpy())
+    dollars = exposure.gamma_exposure(gamma, rows["quantity"].to_numpy(), spot, right, rows["multiplier"].to_numpy())
     return kept.with_columns(pl.Series("exposure", dollars).fill_nan(None))

@@ -27,6 +27,11 @@ def eligible_trades(trades: pl.DataFrame) -> pl.DataFrame:
     return trades.filter(pl.col("in_volume") & ~pl.col("is_cancelled"))
 
 
+def sweeps(trades: pl.DataFrame) -> pl.DataFrame:
+    """Eligible single-leg intermarket sweep prints on time: orders that paid for speed, and are no leg of a package."""
+    return eligible_trades(trades).filter(pl.col("is_iso") & pl.col("may_be_signed"))
+
+
 def contract_volumes(inputs: Inputs) -> pl.DataFrame | None:
     """`contract`, `volume` (contracts): of eligible trades, else day bars, else minute bars; None where there are none of these.
 

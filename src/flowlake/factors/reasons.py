@@ -14,6 +14,8 @@ _STOCK = ("equity_bars_1d", "equity_bars_1m")
 _OPEN_INTEREST = ("open_interest",)
 _TRADES = ("option_trades",)
 
+_NO_RISE = "open interest of both sessions is not there, or a traded contract has no spot"
+
 _DAILY: Mapping[str, tuple[tuple[str, ...], str]] = {
     "spot_close": ((), "no stock bar, and no option price with a spot in the last 30 minutes"),
     "option_volume": (_FLOW, "no volume"),
@@ -30,6 +32,11 @@ _DAILY: Mapping[str, tuple[tuple[str, ...], str]] = {
     "otm_short_put_volume": (_FLOW, "a traded contract has no spot"),
     "otm_short_call_premium_usd": (_FLOW, "a traded contract has no spot"),
     "otm_short_put_premium_usd": (_FLOW, "a traded contract has no spot"),
+    "swept_otm_call_volume": (_TRADES, "a traded contract has no spot"),
+    "swept_otm_put_volume": (_TRADES, "a traded contract has no spot"),
+    "largest_contract_sweep_volume": (_TRADES, "a traded contract has no spot"),
+    "swept_opening_call_volume": (_TRADES, _NO_RISE),
+    "swept_opening_put_volume": (_TRADES, _NO_RISE),
     "iso_share": (_TRADES, "no eligible trade"),
     "multi_leg_share": (_TRADES, "no eligible trade"),
     "auction_share": (_TRADES, "no eligible trade"),
@@ -38,6 +45,7 @@ _DAILY: Mapping[str, tuple[tuple[str, ...], str]] = {
     "atm_iv_30d": ((), "no smiles around 30 days"),
     "skew_25d": ((), "no smiles around 30 days that reach 25 delta on both sides"),
     "gamma_exposure_usd": (_OPEN_INTEREST, "no open interest, no spot, or no smile for half of it"),
+    "gamma_traded_usd": (_FLOW, "no volume in contracts that outlive the session, no spot, or no smile for half of it"),
     "open_interest_close": (_OPEN_INTEREST, "not reported for this session"),
     "open_interest_open": (_OPEN_INTEREST, "not reported for the session before"),
 }

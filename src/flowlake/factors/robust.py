@@ -66,6 +66,8 @@ def _on_scale(scored: Scored, values: Float) -> Float:
     out = np.full(values.shape, np.nan)
     if scored.scale == "log1p":
         np.log1p(values, out=out, where=values >= 0)
+    elif scored.scale == "sqrt":
+        np.sqrt(values, out=out, where=values >= 0)
     else:
         np.log(values, out=out, where=values > 0)
     return out

@@ -51,6 +51,13 @@ def refusals(store: Store, dataset: str = "") -> list[Refusal]:
     return [Refusal(**json.loads(store.read(path))) for path in found]
 
 
+def settle(store: Store, dataset: str, session: str, inputs_key: str) -> None:
+    """A partition was published: forget refusals of older inputs and those since lifted; `quarantine` shows what is open."""
+    for refusal in refusals(store, f"{dataset}/session={session}"):
+        if refusal.kind == "held" or refusal.inputs_key != inputs_key:
+            drop(store, refusal)
+
+
 def drop(store: Store, refusal: Refusal) -> None:
     """Forget an entry; the record goes first, so that a kill in between leaves no entry half there."""
     store.delete(f"{refusal.folder}/refusal.json")

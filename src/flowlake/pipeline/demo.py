@@ -117,11 +117,16 @@ def _file_progress(market: Market, advance: terminal.Advance) -> Callable[[str, 
 
 
 def _print_card(card: EpisodeScorecard) -> None:
-    found = card.to_dict()
+    facts = card.to_dict()
     out = terminal.console()
-    out.print(f"   planted informed episodes: {found['informed']}, found in time: {found['found']}")
-    out.print(f"   alarms (tier high or top): {found['alarms']}, false: {found['false_alarms']}")
-    out.print(f"   decoys: {found['decoys']}")
+    out.print(
+        f"   {facts['planted']} informed episodes were planted. {facts['findable']} of them could be found; the others moved before "
+        "the underlying had a score."
+    )
+    out.print(f"   {facts['found']} of these {facts['findable']} were found before their move (tier high or top).")
+    out.print(f"   {facts['alarms']} alarms, {facts['false_alarms']} of them false.")
+    fired = [f"{kind.removeprefix('decoy:')} {n['fired']} of {n['episodes']}" for kind, n in facts["decoys"].items() if n["fired"]]
+    out.print(f"   Decoys that raised an alarm: {', '.join(fired).replace('_', ' ') or 'none'}.")
 
 
 def _print_next(folder: Path, session: date) -> None:

@@ -297,9 +297,7 @@ def _publish(task: Task, context: Context, result: StepResult, records: tuple[In
         if not audited.success:
             first = audited.errors[0]
             what = f"{name} {session}: " + "; ".join(f"{f.rule}: {f.count} rows fail" for f in audited.errors)
-            cure = (
-                f"look at the rows in quarantine, correct the source, and run again; or `--retry` after a fix (first: {first.rule})"
-            )
+            cure = "look at the rows in quarantine, have the source corrected and run again; or `--retry` after a fix of ours"
             _hold(task, context, result, "audit", what, cure, table, first.rows)
             return
         result.findings.extend(_warning_rows(audited, session))
@@ -309,6 +307,7 @@ def _publish(task: Task, context: Context, result: StepResult, records: tuple[In
         )
         result.published.append(publish(context.store, context.index, DATASETS[name], session, body))
         result.rows += table.height
+        quarantine.settle(context.store, name, str(session), result.inputs_key)
     _keep_rejected(task, context, result, output.findings)
     result.status = "built"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -61,12 +61,14 @@ def _lagged(task: Task, earlier: Any, position: dict[tuple[str, Any], int]) -> s
     return {position[name, earlier] for name in names if (name, earlier) in position}
 
 
-def run_local(tasks: Sequence[Task], settings: Settings, options: Options) -> Iterator[StepResult]:
-    """One task after another in this process, in the given order."""
+def run_local(
+    tasks: Sequence[Task], settings: Settings, options: Options, on_bytes: Callable[[int], None] | None = None
+) -> Iterator[StepResult]:
+    """One task after another in this process, in the given order; each session's new files are downloaded in parallel first."""
     context = Context(settings, options)
     for _, of_session in groupby(tasks, key=lambda task: task.session):
         todo = list(of_session)
-        context.ingester.prefetch(o for task in todo if task.step.is_ingest for o in task.objects)
+        context.ingester.prefetch((o for task in todo if task.step.is_ingest for o in task.objects), on_bytes)
         for task in todo:
             yield execute(task, context)
 
@@ -109,7 +111,7 @@ def _client(scheduler: str, workers: int) -> Iterator[Any]:
 
     if scheduler:
         try:
-            client = Client(scheduler, timeout="20s")
+            client = Client(scheduler, timeout="10s")
         except (OSError, TimeoutError, ValueError) as error:
             raise UsageError(f"no Dask scheduler answers at {scheduler}: {error}", "start one, or leave --scheduler out") from None
         with client:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 MANY_FILES = frozenset({"cboe_snapshot"})
 """Raw datasets with one file per underlying and session."""
+DOUBLED_RATIO = 1.9
+DOUBLED_MIN_ROWS = 100
+DOUBLED_TICKERS = 500
+"""Tickers that are compared: enough rows to be sure, few enough to cost nothing on a full tape."""
 _RAW = {ds.name: ds for ds in RAW}
 Key = TypeVar("Key")
 
@@ -173,14 +177,17 @@ class Ingester:
         """Key and content hash of each object that was fetched; the ETag stands in for one that was not."""
         return [[o.key, o.sha256 or self._shas.get((o.key, o.etag), o.etag)] for o in objects]
 
-    def prefetch(self, objects: Iterable[SourceObject]) -> None:
-        """Download in parallel what was never fetched before. A failure is left for the step that needs the object to report."""
+    def prefetch(self, objects: Iterable[SourceObject], on_bytes: Callable[[int], None] | None = None) -> None:
+        """Download in parallel what was never fetched before; `on_bytes` is told of every piece that arrives.
+
+        A failure is left for the step that needs the object to report.
+        """
         had = {*self._downloads, *self._shas}
         wanted = [o for o in objects if not o.sha256 and (o.key, o.etag) not in had]
         if not wanted:
             return
         bucket, folder = self._open()
-        fetched = bucket.fetch_many([o.info for o in wanted], folder, workers=self._settings.download_workers)
+        fetched = bucket.fetch_many([o.info for o in wanted], folder, workers=self._settings.download_workers, on_bytes=on_bytes)
         for o, download in zip(wanted, fetched, strict=True):
             if isinstance(download, Download):
                 self._downloads[o.key, o.etag] = download
@@ -224,6 +231,7 @@ def raw_output(table: pl.DataFrame, ds: Dataset, session: date) -> Output:
     """The raw partition of a parsed table. Rows that became known after D(t) can be of no use to t and would be invisible to every
     step that reads as of t, so they are rejected here, in the open.
     """
+    _refuse_doubled(table, ds, session)
     known = table if KNOWN_AT in table.columns else table.with_columns(ds.known.expr(session).alias(KNOWN_AT))
     late = known.filter(pl.col(KNOWN_AT) > decision_time(session))
     findings = extra_columns(table, ds.name)
@@ -236,6 +244,22 @@ def raw_output(table: pl.DataFrame, ds: Dataset, session: date) -> Output:
         )
         known = known.filter(pl.col(KNOWN_AT) <= decision_time(session))
     return Output({ds.name: known}, findings)
+
+
+def _refuse_doubled(table: pl.DataFrame, ds: Dataset, session: date) -> None:
+    """A file with every row twice would double volume and premium, so it is held. Prints do repeat, but by a tenth at the most."""
+    if "ticker" not in table.columns or table.height < DOUBLED_MIN_ROWS:
+        return
+    tickers = table.get_column("ticker").unique().sort().head(DOUBLED_TICKERS)
+    sample = table.filter(pl.col("ticker").is_in(tickers.implode())).drop("row", strict=False)
+    ratio = sample.height / max(sample.unique().height, 1)
+    if sample.height >= DOUBLED_MIN_ROWS and ratio >= DOUBLED_RATIO:
+        raise BadInputError(
+            f"{ds.name} {session}",
+            "doubled_file",
+            f"each row stands there {ratio:.1f} times ({sample.height} rows of {tickers.len()} tickers looked at)",
+            "fetch the file again; if it stays so, ask who publishes it to correct it",
+        )
 
 
 def extra_columns(table: pl.DataFrame, name: str) -> tuple[Finding, ...]:

@@ -12,6 +12,7 @@ from flowlake.core.settings import Settings
 from flowlake.datasets.registry import DATASETS, RUN_KEYED, dataset
 from flowlake.lake.lake import Lake
 from flowlake.pipeline.doctor import Finding
+from flowlake.pipeline.execute import StepResult
 from flowlake.pipeline.maintenance import Verified
 from flowlake.pipeline.plan import STEPS, by_name
 from flowlake.pipeline.run import Report, Status
@@ -21,6 +22,22 @@ from flowlake.report import terminal
 STATUSES = ("built", "fresh", "restatable", "blocked", "held", "quarantined", "failed")
 SHOWN = 12
 DATA_DOCS = "data-docs"
+
+
+class RunProgress:
+    """Shows a run as it goes: steps done, the step at hand, and what is being downloaded between steps."""
+
+    def __init__(self, advance: terminal.Advance) -> None:
+        self._advance = advance
+        self._done, self._total, self._bytes = 0, 1, 0
+
+    def step(self, done: int, total: int, result: StepResult) -> None:
+        self._done, self._total, self._bytes = done, total, 0
+        self._advance(done, total, f"{result.session} {result.step}: {result.status}")
+
+    def fetched(self, count: int) -> None:
+        self._bytes += count
+        self._advance(self._done, self._total, f"downloading: {self._bytes / 1e6:,.1f} MB")
 
 
 def write_data_docs(settings: Settings, report: Report) -> str:

@@ -101,8 +101,15 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
-def run(settings: Settings, request: Request, progress: Progress | None = None) -> Report:
-    """Bring the lake up to date for the requested sessions. Raises FlowlakeError where nothing can go on."""
+def run(
+    settings: Settings,
+    request: Request,
+    progress: Progress | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> Report:
+    """Bring the lake up to date for the requested sessions; `progress` hears of every step, `on_bytes` of what is downloaded.
+
+    Raises FlowlakeError where nothing can go on."""
     began = time.monotonic()
     store = open_store(settings.lake, settings.lake_access)
     if isinstance(store, LocalStore):
@@ -114,7 +121,7 @@ def run(settings: Settings, request: Request, progress: Progress | None = None) 
     report = Report(records.run_id, request.first, request.last, len({t.session for t in tasks}), unknown_objects=listing.unknown)
     adopt(store, Index(store), records)
     try:
-        for result in _within_patience(_results(tasks, settings, options, request)):
+        for result in _within_patience(_results(tasks, settings, options, request, on_bytes)):
             report.results.append(result)
             _record(records, result)
             if progress:
@@ -173,10 +180,12 @@ def _objects(listing: Listing, step: Step, day: date) -> tuple[Any, ...]:
     return listing.dated(day) if step.reads_listing else ()
 
 
-def _results(tasks: Sequence[Task], settings: Settings, options: Options, request: Request) -> Iterator[StepResult]:
+def _results(
+    tasks: Sequence[Task], settings: Settings, options: Options, request: Request, on_bytes: Callable[[int], None] | None
+) -> Iterator[StepResult]:
     if request.executor == "dask":
         return run_dask(tasks, settings, options, request.scheduler or settings.dask_scheduler, request.workers)
-    return run_local(tasks, settings, options)
+    return run_local(tasks, settings, options, on_bytes)
 
 
 def _within_patience(results: Iterator[StepResult]) -> Iterator[StepResult]:
@@ -267,20 +276,32 @@ class Status:
 def status(settings: Settings, request: Request) -> list[Status]:
     """What a run would do: fresh, due, held, restatable, blocked or absent. Nothing is fetched or written.
 
-    A step whose input is itself due is shown by what the lake holds now; the run may find it fresh or due.
+    A step that lacks an input which is itself due is due after it. One whose inputs exist and are due is shown by what the lake
+    holds now: the run may find that nothing changed for it.
     """
     store = open_store(settings.lake, settings.lake_access)
     listing = list_bucket(open_bucket(settings), ledger(journal.records(store, OBJECTS)))
     context = Context(settings, Options("status", request.retry, request.restate))
     found = []
+    due: set[tuple[str, date]] = set()
     for task in plan_tasks(listing, request):
-        if task.step.is_ingest and any(o.file_date is not None and not o.sha256 for o in task.objects):
-            found.append(Status(task.step.name, task.session, "due", "the bucket has a file that was not fetched yet"))
-            continue
-        decision = decide(task, context, StepResult(task.step.name, task.session, ""))
-        context.ingester.forget(task.objects)
-        found.append(Status(task.step.name, task.session, decision.status, decision.detail))
+        state = _state(task, context, due)
+        if state.status == "due":
+            due.update((name, task.session) for name in task.step.writes)
+        found.append(state)
     return found
+
+
+def _state(task: Task, context: Context, due: set[tuple[str, date]]) -> Status:
+    step, session = task.step, task.session
+    if step.is_ingest and any(o.file_date is not None and not o.sha256 for o in task.objects):
+        return Status(step.name, session, "due", "the bucket has a file that was not fetched yet")
+    decision = decide(task, context, StepResult(step.name, session, ""))
+    context.ingester.forget(task.objects)
+    waits = [read.dataset for read in step.reads if (read.dataset, session) in due]
+    if decision.status == "blocked" and waits:
+        return Status(step.name, session, "due", f"after {', '.join(waits)}")
+    return Status(step.name, session, decision.status, decision.detail)
 
 
 def run_rows(store: Store) -> pl.DataFrame:

@@ -7,7 +7,7 @@ premium and largest print at once, and is still one fact.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,25 +22,32 @@ STRONG_PERCENTILE = 99.9
 
 @dataclass(frozen=True)
 class Family:
-    """Factors of one meaning. `weight`: the score, over 100, that full evidence of this family alone would give."""
+    """Factors of one meaning. `weight`: the score, over 100, that full evidence of this family alone would give.
+
+    `instead`: factors that count only where none of `factors` has a score. `{side}` stands for call or put.
+    """
 
     factors: tuple[str, ...]
     weight: float
+    instead: tuple[str, ...] = ()
     two_sided: bool = False
 
 
-LEAN_WEIGHT = 0.70
+SIDES = ("call", "put")
+LEAN = "{side}_lean"
+"""Not a column: premium in short-dated OTM options of the side and the put/call volume ratio, see `lean_scores`."""
 FAMILIES = (
-    Family(("oi_change_ratio",), 0.60),
-    Family(("iso_share",), 0.60),
-    Family(("open_interest_change",), 0.20),
-    Family(("option_volume", "premium_usd", "largest_print_premium_usd"), 0.10),
-    Family(("option_to_stock_volume",), 0.10),
+    Family(("swept_opening_{side}_volume",), 0.55, instead=("swept_otm_{side}_volume",)),
+    Family(("repeated_opening_{side}_volume",), 0.55, instead=("repeated_sweep_{side}_volume",)),
+    Family(("largest_contract_sweep_volume", "iso_share"), 0.30),
+    Family((LEAN,), 0.20),
+    Family(("oi_change_ratio", "open_interest_change"), 0.20),
+    Family(("option_volume", "premium_usd", "largest_print_premium_usd", "option_to_stock_volume"), 0.05),
     Family(("atm_iv_30d", "skew_25d", "gamma_exposure_usd"), 0.05, two_sided=True),
 )
-"""Flow that leans to cheap options of one side (LEAN_WEIGHT), that opens positions, and that sweeps because it is in a hurry
-is what informed buying looks like. Sheer size says little: most large days are loud and mean nothing."""
-ENGINE_WEIGHTS = {"robust_z": 0.15, "isolation_forest": 0.15, "local_outlier_factor": 0.10}
+"""Who knows buys before the others do, pays for speed, opens new positions, in cheap options of one side, and is not done in one
+session. Sheer size says little: most large days are loud and mean nothing."""
+ENGINE_WEIGHTS = {"robust_z": 0.10, "isolation_forest": 0.10, "local_outlier_factor": 0.05}
 
 MULTI_LEG_SHARE = 0.3
 MULTI_LEG_DISCOUNT = 0.30
@@ -122,8 +129,9 @@ def lean_scores(row: Mapping[str, Any]) -> tuple[float | None, float | None]:
 
 def gather_evidence(panel_row: Mapping[str, Any], engines: Mapping[str, float | None]) -> list[Evidence]:
     """Pieces with a strength above 0. `panel_row`: a row of `factor_panel` with `<factor>_median` and `<factor>_count` of its
-    past, and `oi_change_ratio_z`; `engines`: percentile by engine."""
-    pieces = [_lean(panel_row), *(_strongest(family, panel_row) for family in FAMILIES)]
+    past, and `oi_change_ratio_z`; `engines`: percentile by engine. Of calls and puts only the stronger side gives evidence: a bet
+    is on one side, and flow on both is a doubt."""
+    pieces = max((_of_side(panel_row, side) for side in SIDES), key=lambda found: math.fsum(piece.points for piece in found))
     pieces += [
         Evidence("engine", engine, percentile, None, 0, None, percentile_strength(percentile), ENGINE_WEIGHTS[engine])
         for engine, percentile in sorted(engines.items())
@@ -131,25 +139,34 @@ def gather_evidence(panel_row: Mapping[str, Any], engines: Mapping[str, float | 
     return [piece for piece in pieces if piece.strength > 0]
 
 
-def _lean(row: Mapping[str, Any]) -> Evidence:
-    calls, puts = lean_scores(row)
-    side, z = ("put", puts) if (puts or 0.0) > (calls or 0.0) else ("call", calls)
-    return _evidence(row, f"{side}_lean", f"otm_short_{side}_premium_usd", z, z_strength(z), LEAN_WEIGHT)
+def _of_side(row: Mapping[str, Any], side: str) -> list[Evidence]:
+    scores = {LEAN: lean_scores(row)[SIDES.index(side)]}
+
+    def score(factor: str) -> float | None:
+        return scores[factor] if factor in scores else row[f"{factor.format(side=side)}_z"]
+
+    return [_strongest(family, row, side, score) for family in FAMILIES]
 
 
-def _strongest(family: Family, row: Mapping[str, Any]) -> Evidence:
+def _strongest(family: Family, row: Mapping[str, Any], side: str, score: Callable[[str], float | None]) -> Evidence:
     def size(factor: str) -> float:
-        z = row[f"{factor}_z"]
+        z = score(factor)
         return -math.inf if z is None else abs(z) if family.two_sided else z
 
-    factor = max(family.factors, key=size)
-    z = row[f"{factor}_z"]
-    return _evidence(row, factor, factor, z, z_strength(z, two_sided=family.two_sided), family.weight)
-
-
-def _evidence(row: Mapping[str, Any], name: str, column: str, z: float | None, strength: float, weight: float) -> Evidence:
-    value = None if row[column] is None else float(row[column])
-    return Evidence("factor", name, value, row[f"{column}_median"], row[f"{column}_count"], z, strength, weight)
+    known = [factor for factor in family.factors if score(factor) is not None]
+    factor = max(known or family.instead or family.factors, key=size)
+    z = score(factor)
+    column = f"otm_short_{side}_premium_usd" if factor == LEAN else factor.format(side=side)
+    return Evidence(
+        kind="factor",
+        factor=factor.format(side=side),
+        value=None if row[column] is None else float(row[column]),
+        baseline=row[f"{column}_median"],
+        baseline_sessions=row[f"{column}_count"],
+        z=z,
+        strength=z_strength(z, two_sided=family.two_sided),
+        weight=family.weight,
+    )
 
 
 def is_large(row: Mapping[str, Any]) -> bool:
@@ -178,8 +195,16 @@ def gather_doubts(row: Mapping[str, Any], large_underlyings: int, underlyings: i
 
 
 def direction(row: Mapping[str, Any]) -> str:
-    """`up` where flow leans to calls, `down` where it leans to puts, else `none`."""
-    calls, puts = (z_strength(z) for z in lean_scores(row))
+    """`up` where the evidence of calls is stronger, `down` where that of puts is, else `none`."""
+    calls, puts = (max(z_strength(z) for z in _side_scores(row, side)) for side in SIDES)
     if abs(calls - puts) < DIRECTION_STRENGTH:
         return "none"
     return "up" if calls > puts else "down"
+
+
+def _side_scores(row: Mapping[str, Any], side: str) -> Iterator[float | None]:
+    yield lean_scores(row)[SIDES.index(side)]
+    for family in FAMILIES:
+        for factor in (*family.factors, *family.instead):
+            if "{side}" in factor and factor != LEAN:
+                yield row[f"{factor.format(side=side)}_z"]
