@@ -249,8 +249,17 @@ def test_both_labels_and_horizons_are_reported() -> None:
     assert len(result.verdicts) == 4
     assert result.coverage["abstained"].null_count() == 4
     text = result.to_text()
-    for words in ("prec@1", "FD rate is FP / (FP + TP)", "FP rate is FP / (FP + TN)", "label top, 1 sessions ahead", "random"):
+    for words in ("P@1", "FD rate: FP / (FP + TP)", "FP rate: FP / (FP + TN)", "label top, 1 session ahead", "random"):
         assert words in text
+    assert max(len(line) for line in text.splitlines()) <= 120
+    assert text.splitlines()[0].startswith("Moves beyond 2 expected moves within 1 session")
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("label")]
+    assert len(tables) == 4
+    for _, heading, *rows in tables:
+        assert rows[0].split()[0] == "signal"
+        assert len(rows) == 8
+        assert {row.index("[") for row in rows if "[" in row[:45]} == {rows[0].index("[")}, "columns are aligned"
+        assert heading.split() == ["scorer", "precision", "recall", "FP", "rate", "FD", "rate", "lift", "P@1", "P@3"]
     facts = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert facts["config_hash"] == result.config.hash
     assert len(facts["metrics"]) == result.metrics.height == 4 * 8 * 10

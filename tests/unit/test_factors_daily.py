@@ -107,6 +107,69 @@ def test_flow_of_trades_by_hand() -> None:
     assert {name: row[name] for name in expected} == expected
 
 
+SWEEP = {"is_iso": True, "may_be_signed": True}
+
+
+def both_interests(**changes: tuple[dict[str, Any], int | None, int]) -> pl.DataFrame:
+    """Open interest of the session before (None: not listed yet) and of this one, per name of a contract."""
+    yesterday = sessions.previous_session(T)
+    before = [interest(each, count, yesterday) for each, count, _ in changes.values() if count is not None]
+    after = [interest(each, count) for each, _, count in changes.values()]
+    return pl.concat([table(curated.OPEN_INTEREST, after), table(curated.OPEN_INTEREST, before, yesterday)])
+
+
+def sweeps_of(prints: list[dict[str, Any]], open_interest: pl.DataFrame | None = None) -> dict[str, Any]:
+    legs = list({each["contract"]: {k: each[k] for k in CALL} for each in prints}.values())
+    more = {} if open_interest is None else {"open_interest": open_interest}
+    return run(contracts=master(*legs), option_iv=implied(*legs), option_trades=table(curated.OPTION_TRADES, prints), **more)
+
+
+def test_sweeps_by_hand() -> None:
+    second, late = leg("C", 110.0, 45), leg("C", 110.0, 46)
+    prints = [
+        trade(CALL, 30, 1.0, **SWEEP),
+        trade(CALL, 20, 1.0, **SWEEP),
+        trade(CALL, 500, 1.0, may_be_signed=True),  # no sweep
+        trade(CALL, 500, 1.0, is_iso=True),  # a sweep that is part of a package, or late
+        trade(CALL, 500, 1.0, **SWEEP, is_cancelled=True),
+        trade(second, 60, 1.0, **SWEEP),
+        trade(late, 900, 1.0, **SWEEP),  # expires too late
+        trade(FAR, 900, 1.0, **SWEEP),  # not out of the money by enough
+        trade(PUT, 7, 1.0, **SWEEP),
+    ]
+    row = sweeps_of(prints)
+    assert (row["swept_otm_call_volume"], row["swept_otm_put_volume"], row["largest_contract_sweep_volume"]) == (110, 7, 60)
+    assert (row["swept_opening_call_volume"], row["swept_opening_put_volume"]) == (None, None)
+    assert any(text.startswith("swept_opening_call_volume: open interest") for text in row["not_available"])
+    opened = both_interests(a=(CALL, 100, 140), b=(second, 80, 20), c=(PUT, None, 5), d=(FAR, 0, 900))
+    row = sweeps_of(prints, opened)
+    assert (row["swept_opening_call_volume"], row["swept_opening_put_volume"]) == (40, 5), "lesser of the two; a fall is no rise"
+
+
+def test_a_rise_of_open_interest_beyond_the_volume_is_not_believed() -> None:
+    prints = [trade(CALL, 30, 1.0, **SWEEP), trade(PUT, 30, 1.0, **SWEEP)]
+    row = sweeps_of(prints, both_interests(a=(CALL, None, 31), b=(PUT, 0, 30)))
+    assert (row["swept_opening_call_volume"], row["swept_opening_put_volume"]) == (0, 30)
+
+
+def test_sessions_without_sweeps_have_none_and_bars_know_nothing_of_sweeps() -> None:
+    names = ("swept_otm_call_volume", "swept_otm_put_volume", "largest_contract_sweep_volume")
+    quiet = sweeps_of([trade(CALL, 5, 1.0)])
+    assert [quiet[name] for name in names] == [0, 0, 0]
+    bar = {**CALL, "open": 1.0, "high": 1.0, "low": 1.0, "close": 1.0, "volume": 3}
+    row = run(contracts=master(CALL), option_iv=implied(CALL), option_bars_1d=table(curated.OPTION_BARS_1D, [bar]))
+    for name in (*names, "swept_opening_call_volume", "swept_opening_put_volume"):
+        assert row[name] is None
+        assert f"{name}: needs option_trades" in row["not_available"]
+
+
+def test_a_sweep_without_a_spot_is_not_placed() -> None:
+    prints = table(curated.OPTION_TRADES, [trade(CALL, 5, 1.0, **SWEEP)])
+    row = run(contracts=master(CALL), option_iv=implied({**CALL, "spot": None, "spot_source": None}), option_trades=prints)
+    assert (row["swept_otm_call_volume"], row["largest_contract_sweep_volume"]) == (None, None)
+    assert "swept_otm_call_volume: a traded contract has no spot" in row["not_available"]
+
+
 def test_money_is_exact_where_a_sum_of_floats_is_not() -> None:
     prints = [trade(CALL, 1, 0.001, premium_usd=0.1) for _ in range(10)]
     assert sum(each["premium_usd"] for each in prints) != 1.0
@@ -226,6 +289,20 @@ def test_gamma_exposure_by_hand() -> None:
     assert row["gamma_exposure_usd"] == pytest.approx(expected, rel=1e-9)
     assert row["gamma_exposure_oi"] == "close"
     assert (row["open_interest_close"], row["open_interest_open"]) == (1_400, 1_200)
+
+
+def test_traded_gamma_is_gamma_exposure_with_the_volume_in_place_of_open_interest() -> None:
+    rows = smile(30, 0.2)
+    call, put, expiring = leg("C", 103.0, 30), leg("P", 97.0, 30), leg("C", 100.0, 0)
+    contracts = master(*({k: r[k] for k in CALL} for r in rows), call, put, expiring)
+    held = table(curated.OPEN_INTEREST, [interest(call, 700), interest(put, 300)])
+    prints = table(curated.OPTION_TRADES, [trade(call, 700, 1.0), trade(put, 300, 1.0), trade(expiring, 9_999, 1.0)])
+    inputs = {"contracts": contracts, "option_iv": implied(*rows), "equity_bars_1d": stock()}
+    row = run(**inputs, open_interest=held, option_trades=prints)
+    assert row["gamma_traded_usd"] == row["gamma_exposure_usd"] != 0
+    without = run(**inputs, option_trades=prints)
+    assert (without["gamma_exposure_usd"], without["gamma_traded_usd"]) == (None, row["gamma_traded_usd"])
+    assert run(**inputs, open_interest=held)["gamma_traded_usd"] is None
 
 
 def test_open_interest_that_is_not_this_sessions_is_not_taken_for_it() -> None:

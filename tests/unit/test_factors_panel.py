@@ -56,6 +56,14 @@ def test_volumes_are_scored_in_logarithms() -> None:
     assert row["premium_usd_z"] == pytest.approx((8.0 - 6.0) / (1.4826 * 0.5), rel=1e-12)
 
 
+def test_small_counts_are_scored_in_square_roots() -> None:
+    past = [float((10 + i) ** 2) for i in range(21)]  # median root 20, median absolute deviation 5
+    row = run(daily_factors=daily([{"swept_otm_call_volume": int(v)} for v in [*past, 60.0**2]]))
+    assert row["swept_otm_call_volume_z"] == pytest.approx((60 - 20) / (1.4826 * 5), rel=1e-12)
+    quiet = run(daily_factors=daily([{"swept_otm_call_volume": v} for v in [*[0] * 30, 16]]))
+    assert quiet["swept_otm_call_volume_z"] == pytest.approx(1.0), "sixteen contracts from nothing are one deviation"
+
+
 def test_too_little_history_gives_no_score() -> None:
     values = [{"atm_iv_30d": 0.2 + 0.001 * i} for i in range(MIN_HISTORY + 1)]
     assert run(daily_factors=daily(values))["atm_iv_30d_z"] is not None

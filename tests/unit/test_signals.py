@@ -31,6 +31,9 @@ SESSION = DAYS[-1]
 NAMES = ["AAA", "BBB", "CCC", "DDD", "EEE"]
 CALM = dict.fromkeys(Z_COLUMNS, 0.3) | {"multi_leg_share": 0.1, "oi_change_ratio": 0.25}
 INFORMED: dict[str, float | None] = {
+    "swept_opening_call_volume_z": 5.0,
+    "swept_otm_call_volume_z": 4.5,
+    "repeated_opening_call_volume_z": 4.0,
     "otm_short_call_premium_usd_z": 3.5,
     "put_call_volume_ratio_z": -2.0,
     "open_interest_change_z": 3.0,
@@ -88,10 +91,15 @@ def score_of(today: dict[str, float | None]) -> float:
 
 def test_the_panel_has_every_column_that_signals_read() -> None:
     assert set(make_panel().columns) - {"session"} <= set(FACTOR_PANEL.column_names)
-    used = {factor for family in evidence.FAMILIES for factor in family.factors}
+    used = {
+        factor.format(side=side)
+        for family in evidence.FAMILIES
+        for factor in (*family.factors, *family.instead)
+        for side in evidence.SIDES
+    }
     lean = {"otm_short_call_premium_usd", "otm_short_put_premium_usd", "put_call_volume_ratio"}
-    assert used | lean == {scored.name for scored in SCORED} | {"oi_change_ratio"}
-    assert set(sentences.FACTORS) == used | set(sentences.LEANS)
+    assert used - set(sentences.LEANS) | lean == {scored.name for scored in SCORED} | {"oi_change_ratio"}
+    assert set(sentences.FACTORS) == used
     assert set(evidence.ENGINE_WEIGHTS) == set(sentences.ENGINES) == set(ENGINES)
 
 
@@ -153,7 +161,28 @@ def test_one_family_counts_once() -> None:
 
 def test_quiet_factors_are_no_evidence_but_two_sided_ones_are() -> None:
     assert score_of({"otm_short_call_premium_usd_z": -9.0, "iso_share_z": -9.0, "oi_change_ratio": 0.24}) == 0.0
-    assert score_of({"skew_25d_z": -4.0}) == pytest.approx(5.0)
+    assert score_of({"skew_25d_z": -4.0}) == pytest.approx(3.0)
+
+
+def test_sweeps_stand_in_where_nobody_knows_what_was_opened() -> None:
+    unknown: dict[str, float | None] = {"swept_opening_call_volume_z": None, "swept_opening_put_volume_z": None}
+    scored = score({"AAA": unknown | {"swept_otm_put_volume_z": 4.0}, "BBB": {"swept_otm_put_volume_z": 4.0}})
+    factors = dict(scored.reasons.group_by("underlying").agg("factor").iter_rows())
+    assert factors["AAA"] == ["swept_otm_put_volume"]
+    assert "BBB" not in factors, "what was swept says no more where it is known what of it was opened"
+    assert of(scored, "AAA")["direction"] == "down"
+
+
+def test_a_bet_is_on_one_side() -> None:
+    calls: dict[str, float | None] = {"swept_opening_call_volume_z": 4.0, "repeated_opening_call_volume_z": 4.0}
+    across: dict[str, float | None] = {"swept_opening_call_volume_z": 4.0, "repeated_opening_put_volume_z": 4.0}
+    assert score_of(calls) == pytest.approx(100 * (1 - 0.45 * 0.55))
+    assert score_of(across) == pytest.approx(55.0)
+    both = score({"AAA": calls | {"swept_otm_call_volume_z": 3.0, "swept_otm_put_volume_z": 2.0}})
+    doubts = both.reasons.filter(pl.col("kind") == "doubt")
+    assert doubts["factor"].to_list() == ["two_sided_flow"]
+    assert doubts["z"].to_list() == [2.0]
+    assert of(both, "AAA")["score"] == pytest.approx(score_of(calls) * (1 - evidence.TWO_SIDED_DISCOUNT), abs=1e-3)
 
 
 def test_direction_and_lean_follow_the_side() -> None:
@@ -169,7 +198,7 @@ def test_opening_trades_are_scored_against_the_underlyings_own_past() -> None:
     reasons = score_signals({"factor_panel": panel}, SESSION).reasons.filter(pl.col("factor") == "oi_change_ratio")
     assert reasons["underlying"].to_list() == ["AAA"]
     assert reasons["z"][0] == pytest.approx(4.0)
-    assert reasons["contribution"][0] == pytest.approx(60.0)
+    assert reasons["contribution"][0] == pytest.approx(20.0)
     short = make_panel({"AAA": {"oi_change_ratio": 0.9}}, days=DAYS[-20:])
     assert score_signals({"factor_panel": short}, SESSION).reasons.filter(pl.col("factor") == "oi_change_ratio").is_empty()
 
@@ -186,7 +215,7 @@ def test_too_few_factors_abstain() -> None:
 def test_engines_alone_suffice_for_a_reason_and_absent_inputs_are_said() -> None:
     scored = score({}, anomaly_scores=engines_at(SESSION, 99.9, "DDD"))
     row = of(scored, "DDD")
-    assert row["score"] == pytest.approx(100 * (1 - 0.85 * 0.85 * 0.9), abs=1e-3)
+    assert row["score"] == pytest.approx(100 * (1 - 0.94 * 0.94 * 0.97), abs=1e-3)
     assert row["regime"] == UNKNOWN
     assert row["confidence"] is None
     assert row["confidence_reason"] == "there is no calibration for this session"
@@ -237,7 +266,7 @@ def test_outputs_fit_their_declarations() -> None:
 
 
 def test_tiers() -> None:
-    assert [tier(x) for x in (100.0, 85.0, 84.9, 70.0, 50.0, 49.9, None)] == ["top", "top", "high", "high", "watch", "none", "none"]
+    assert [tier(x) for x in (100.0, 80.0, 79.9, 70.0, 50.0, 49.9, None)] == ["top", "top", "high", "high", "watch", "none", "none"]
 
 
 def test_sentences_name_numbers_and_baseline() -> None:

@@ -31,7 +31,8 @@ class EpisodeScorecard:
     """`episodes`: the truth with `scored_sessions`, `alarms`, `first_alarm` and `highest_score` inside each episode's window.
 
     An informed episode without a scored session before its move could not be found, such as one in the first weeks of a bucket,
-    when no factor has a past to be compared with. `alarms`: every alarm with `kind`, the episode it fell into, or null. An alarm is true in an informed episode, else false.
+    when no factor has a past to be compared with. `alarms`: every alarm with `kind`, the episode it fell into, or null. An alarm is
+    true in an informed episode, else false.
     """
 
     episodes: pl.DataFrame

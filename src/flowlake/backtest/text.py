@@ -1,4 +1,4 @@
-"""A backtest in words: the verdicts first, then the figures they rest on, then what was not tested."""
+"""A backtest in words: the verdicts, then for each of them one table of all scorers, the signal first."""
 
 from __future__ import annotations
 
@@ -9,31 +9,44 @@ import polars as pl
 if TYPE_CHECKING:
     from flowlake.backtest.evaluate import BacktestResult
 
-HEADINGS = {
-    "precision": "precision",
-    "recall": "recall",
-    "false_positive_rate": "FP rate",
-    "false_discovery_rate": "FD rate",
-    "f1": "F1",
-}
-"""FP rate: false positive rate, FP / (FP + TN). FD rate: false discovery rate, FP / (FP + TP)."""
+WITH_INTERVAL = 18
+"""Width of a column with an interval; the others are as wide as their headings and two blanks."""
+SCORER = 22
+PLAIN = {"recall": "recall", "false_positive_rate": "FP rate", "false_discovery_rate": "FD rate"}
+PICKS = (1, 3)
+"""Of the picks that a configuration measures, those that the table has room for."""
 
 
 def summary(result: BacktestResult) -> str:
-    """Plain text, lines of at most about 130 characters."""
-    config = result.config
-    vintage = config.vintage.replace("_", " ")
-    lines = [
-        f"Backtest of signals {vintage}: alarms on the top {config.alarm_share:.0%} of scores,",
-        f"by thresholds of up to {config.window_sessions} sessions that end the horizon and {config.embargo_sessions} earlier;",
-        f"{config.confidence:.0%} intervals from a bootstrap of blocks of {config.block_sessions} or more sessions.",
-        "FP rate is FP / (FP + TN); FD rate is FP / (FP + TP), the share of alarms that no significant move followed.",
-        "",
-        *result.verdicts,
-    ]
-    for covered in result.coverage.filter(pl.col("abstained").is_null()).iter_rows(named=True):
+    """Plain text in lines of at most 120 characters; the verdicts are broken between words."""
+    lines = [line for verdict in result.verdicts for line in _broken(verdict)]
+    tables = result.coverage.filter(pl.col("abstained").is_null())
+    for covered in tables.iter_rows(named=True):
         lines += ["", *_table(result, covered)]
+    if tables.height:
+        lines += ["", *_legend(result)]
     return "\n".join(lines) + "\n"
+
+
+def _legend(result: BacktestResult) -> list[str]:
+    config = result.config
+    return [
+        f"Signals {config.vintage.replace('_', ' ')}. "
+        f"An alarm: the top {config.alarm_share:.0%} of scores, by a threshold of earlier sessions alone.",
+        f"[ ]: {config.confidence:.0%} interval, from blocks of {config.block_sessions} or more sessions. "
+        "P@k: precision of the k highest scores of a session.",
+        "FP rate: FP / (FP + TN). FD rate: FP / (FP + TP), alarms that no significant move followed. lift: precision / base rate.",
+    ]
+
+
+def _broken(text: str, width: int = 120) -> list[str]:
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("  " + word)
+        else:
+            lines[-1] += (" " if lines[-1] else "") + word
+    return lines
 
 
 def _table(result: BacktestResult, covered: dict[str, Any]) -> list[str]:
@@ -41,26 +54,32 @@ def _table(result: BacktestResult, covered: dict[str, Any]) -> list[str]:
         (pl.col("label") == covered["label"]) & (pl.col("horizon_sessions") == covered["horizon_sessions"])
     )
     base = here.filter(pl.col("metric") == "base_rate").row(0, named=True)
+    sessions = "session" if covered["horizon_sessions"] == 1 else "sessions"
     head = (
-        f"label {covered['label']}, {covered['horizon_sessions']} sessions ahead, {covered['first_session']} to "
-        f"{covered['last_session']}: {covered['positives']} of {covered['labels']} labels significant, base rate {_cell(base)}"
+        f"label {covered['label']}, {covered['horizon_sessions']} {sessions} ahead, {covered['first_session']} to "
+        f"{covered['last_session']}: {covered['positives']} of {covered['labels']} labels significant, base rate {_number(base)}"
     )
-    headings = HEADINGS | {f"precision_at_{k}": f"prec@{k}" for k in result.config.picks}
-    lines = [head, f"  {'':<22}" + "".join(f"{name:>10}" for name in headings.values()) + "   lift"]
+    picks = [f"precision_at_{k}" for k in PICKS if k in result.config.picks]
+    titles = [f"{'scorer':<{SCORER}}", f"{'precision':<{WITH_INTERVAL}}", *(f"{name:>7}" for name in PLAIN.values())]
+    titles += [f"  {'lift':<{WITH_INTERVAL}}", *(f"{'P@' + name.rsplit('_', 1)[1]:>6}" for name in picks)]
+    lines = [head, "  " + "  ".join(titles)]
     for scorer in here["scorer"].unique(maintain_order=True):
         rows = {row["metric"]: row for row in here.filter(pl.col("scorer") == scorer).iter_rows(named=True)}
-        numbers = "".join(f"{_number(rows[name]['value']):>10}" for name in headings)
-        lines.append(f"  {scorer:<22}{numbers}   {_cell(rows['lift'])}")
+        cells = [
+            f"{scorer:<{SCORER}}",
+            f"{_cell(rows['precision']):<{WITH_INTERVAL}}",
+            *(f"{_number(rows[name]):>7}" for name in PLAIN),
+        ]
+        cells += [f"  {_cell(rows['lift']):<{WITH_INTERVAL}}", *(f"{_number(rows[name]):>6}" for name in picks)]
+        lines.append("  " + "  ".join(cells).rstrip())
     return lines
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _number(row: dict[str, Any]) -> str:
+    return "-" if row["value"] is None else f"{row['value']:.3f}"
 
 
 def _cell(row: dict[str, Any]) -> str:
-    if row["value"] is None:
-        return "undefined"
-    if row["low"] is None:
-        return f"{row['value']:.3f} (no interval)"
-    return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    if row["value"] is None or row["low"] is None:
+        return _number(row)
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"

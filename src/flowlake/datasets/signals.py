@@ -15,7 +15,7 @@ MODEL_NAMES = ("isolation_forest", "local_outlier_factor", "market_hmm", "market
 ENGINES = ("isolation_forest", "local_outlier_factor", "robust_z")
 STATE_NAMES = ("calm", "normal", "stressed")
 UNKNOWN = "unknown"
-TIER_FLOORS = (("top", 85.0), ("high", 70.0), ("watch", 50.0))
+TIER_FLOORS = (("top", 80.0), ("high", 70.0), ("watch", 50.0))
 """Lowest score of each tier, highest tier first; below the last the tier is `none`."""
 TIERS = (*(name for name, _ in TIER_FLOORS), "none")
 SIGMAS = 2.0

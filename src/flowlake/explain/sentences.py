@@ -27,6 +27,17 @@ FACTORS = {
     "option_to_stock_volume": Words("Option volume over stock volume", "ratio"),
     "call_lean": Words("Premium in short-dated OTM calls", "usd"),
     "put_lean": Words("Premium in short-dated OTM puts", "usd"),
+    **{
+        f"{kind}_{side}_volume": Words(words.format(side=side), "count")
+        for side in ("call", "put")
+        for kind, words in (
+            ("swept_opening", "Volume in OTM {side}s that was swept and that opened positions"),
+            ("swept_otm", "Volume swept in OTM {side}s"),
+            ("repeated_opening", "Swept opening volume in OTM {side}s, the lesser of this session and the one before,"),
+            ("repeated_sweep", "Swept volume in OTM {side}s, the lesser of this session and the one before,"),
+        )
+    },
+    "largest_contract_sweep_volume": Words("The most swept in one OTM contract", "count"),
     "iso_share": Words("The share of intermarket sweeps in volume", "percent"),
     "largest_print_premium_usd": Words("The largest single print", "usd"),
     "atm_iv_30d": Words("30-day at-the-money implied volatility", "percent"),
@@ -41,7 +52,8 @@ ENGINES = {
     "local_outlier_factor": "the local outlier factor",
 }
 LEANS = {"call_lean": "calls", "put_lean": "puts"}
-LOGARITHMIC = frozenset(scored.name for scored in SCORED if scored.scale != "linear")
+SCALES = {"log1p": " on a logarithmic scale", "log": " on a logarithmic scale", "sqrt": " on a square-root scale", "linear": ""}
+SCALE_OF = {scored.name: SCALES[scored.scale] for scored in SCORED}
 
 
 def with_sentences(reasons: pl.DataFrame) -> pl.DataFrame:
@@ -77,7 +89,7 @@ def _factor(reason: Mapping[str, Any]) -> str:
             f"{LEANS[reason['factor']]}: {against}."
         )
     side = "above" if z >= 0 else "below"
-    scale = " on a logarithmic scale" if reason["factor"] in LOGARITHMIC else ""
+    scale = SCALE_OF.get(reason["factor"], "")
     return f"{words.name} was {'' if value is None else f'{value}, '}{abs(z):.1f} robust deviations{scale} {side} {past}."
 
 
@@ -88,8 +100,8 @@ def _doubt(reason: Mapping[str, Any]) -> str:
             f"{written(value, 'percent')} of the volume was in multi-leg or stock-tied packages: it may be a hedge or a spread."
         ),
         "two_sided_flow": lambda: (
-            f"Short-dated OTM calls and puts were both at least {z:.1f} robust deviations above their medians, as before a "
-            "scheduled event such as earnings."
+            f"Flow in OTM calls and in OTM puts, premium or sweeps, was {z:.1f} robust deviations or more above the median on both "
+            "sides, as before a scheduled event such as earnings."
         ),
         "oi_change_ratio": lambda: (
             f"Open interest changed by only {written(value, 'percent')} of the volume: the trades closed or rolled positions "

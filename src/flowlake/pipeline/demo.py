@@ -120,8 +120,8 @@ def _print_card(card: EpisodeScorecard) -> None:
     facts = card.to_dict()
     out = terminal.console()
     out.print(
-        f"   {facts['planted']} informed episodes were planted. {facts['findable']} of them could be found; the others moved before "
-        "the underlying had a score."
+        f"   {facts['planted']} informed episodes were planted. {facts['findable']} of them could be found; "
+        "the others moved before the underlying had a score."
     )
     out.print(f"   {facts['found']} of these {facts['findable']} were found before their move (tier high or top).")
     out.print(f"   {facts['alarms']} alarms, {facts['false_alarms']} of them false.")

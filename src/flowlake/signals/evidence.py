@@ -38,20 +38,21 @@ LEAN = "{side}_lean"
 """Not a column: premium in short-dated OTM options of the side and the put/call volume ratio, see `lean_scores`."""
 FAMILIES = (
     Family(("swept_opening_{side}_volume",), 0.55, instead=("swept_otm_{side}_volume",)),
-    Family(("repeated_opening_{side}_volume",), 0.55, instead=("repeated_sweep_{side}_volume",)),
-    Family(("largest_contract_sweep_volume", "iso_share"), 0.30),
-    Family((LEAN,), 0.20),
+    Family(("repeated_opening_{side}_volume",), 0.45, instead=("repeated_sweep_{side}_volume",)),
+    Family(("largest_contract_sweep_volume", "iso_share"), 0.20),
+    Family((LEAN,), 0.10),
     Family(("oi_change_ratio", "open_interest_change"), 0.20),
-    Family(("option_volume", "premium_usd", "largest_print_premium_usd", "option_to_stock_volume"), 0.05),
-    Family(("atm_iv_30d", "skew_25d", "gamma_exposure_usd"), 0.05, two_sided=True),
+    Family(("option_volume", "premium_usd", "largest_print_premium_usd", "option_to_stock_volume"), 0.03),
+    Family(("atm_iv_30d", "skew_25d", "gamma_exposure_usd"), 0.03, two_sided=True),
 )
 """Who knows buys before the others do, pays for speed, opens new positions, in cheap options of one side, and is not done in one
 session. Sheer size says little: most large days are loud and mean nothing."""
-ENGINE_WEIGHTS = {"robust_z": 0.10, "isolation_forest": 0.10, "local_outlier_factor": 0.05}
+ENGINE_WEIGHTS = {"robust_z": 0.06, "isolation_forest": 0.06, "local_outlier_factor": 0.03}
 
 MULTI_LEG_SHARE = 0.3
 MULTI_LEG_DISCOUNT = 0.30
-TWO_SIDED_STRENGTH = 0.5
+LARGE_STRENGTH = 0.5
+TWO_SIDED_Z = 2.0
 TWO_SIDED_DISCOUNT = 0.25
 OPENING_RATIO = 0.05
 NOT_OPENING_DISCOUNT = 0.20
@@ -171,7 +172,7 @@ def _strongest(family: Family, row: Mapping[str, Any], side: str, score: Callabl
 
 def is_large(row: Mapping[str, Any]) -> bool:
     """The underlying traded unusually much."""
-    return max(z_strength(row["option_volume_z"]), z_strength(row["premium_usd_z"])) >= TWO_SIDED_STRENGTH
+    return max(z_strength(row["option_volume_z"]), z_strength(row["premium_usd_z"])) >= LARGE_STRENGTH
 
 
 def gather_doubts(row: Mapping[str, Any], large_underlyings: int, underlyings: int) -> Iterator[Doubt]:
@@ -182,9 +183,9 @@ def gather_doubts(row: Mapping[str, Any], large_underlyings: int, underlyings: i
     multi_leg = row["multi_leg_share"]
     if multi_leg is not None and multi_leg >= MULTI_LEG_SHARE:
         yield Doubt("multi_leg_share", multi_leg, None, MULTI_LEG_DISCOUNT)
-    call, put = row["otm_short_call_premium_usd_z"], row["otm_short_put_premium_usd_z"]
-    if min(z_strength(call), z_strength(put)) >= TWO_SIDED_STRENGTH:
-        yield Doubt("two_sided_flow", None, min(call, put), TWO_SIDED_DISCOUNT)
+    both = max(_both_sides(row, factor) for factor in ("otm_short_{side}_premium_usd", "swept_otm_{side}_volume"))
+    if both >= TWO_SIDED_Z:
+        yield Doubt("two_sided_flow", None, both, TWO_SIDED_DISCOUNT)
     opening = row["oi_change_ratio"]
     if opening is not None and opening < OPENING_RATIO:
         yield Doubt("oi_change_ratio", opening, None, NOT_OPENING_DISCOUNT)
@@ -192,6 +193,12 @@ def gather_doubts(row: Mapping[str, Any], large_underlyings: int, underlyings: i
         yield Doubt("market_wide", large_underlyings / underlyings, None, MARKET_WIDE_DISCOUNT)
     if row["history_sessions"] < SHORT_HISTORY:
         yield Doubt("history_sessions", float(row["history_sessions"]), None, SHORT_HISTORY_DISCOUNT)
+
+
+def _both_sides(row: Mapping[str, Any], factor: str) -> float:
+    """The lower score of the two sides, minus infinity where one has none."""
+    scores = [row[f"{factor.format(side=side)}_z"] for side in SIDES]
+    return -math.inf if None in scores else float(min(scores))
 
 
 def direction(row: Mapping[str, Any]) -> str:
