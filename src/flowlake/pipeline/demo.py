@@ -137,6 +137,7 @@ def _print_next(folder: Path, session: date) -> None:
         f'  {program} sql --lake {lake} "select session, underlying, score, tier from signals order by score desc limit 20"\n'
         f"  {program} backtest --lake {lake}",
         markup=False,
+        soft_wrap=True,
     )
 
 

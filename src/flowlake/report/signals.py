@@ -38,7 +38,8 @@ def print_signals(sql: Sql, session: date | None, top: int, as_json: bool) -> No
     for row in signals.iter_rows(named=True):
         out.print(f"[bold]{row['underlying']}[/bold] {day}  score {row['score']:.1f}  tier {row['tier']}  ({_circumstances(row)})")
         for reason in _why(reasons, row["underlying"]).iter_rows(named=True):
-            out.print(f"   {reason['contribution']:+6.1f}  {reason['sentence']}", markup=False)
+            said = terminal.hanging(f"   {reason['contribution']:+6.1f}  ", reason["sentence"], out.width)
+            out.print(said, markup=False, soft_wrap=True)
 
 
 def _circumstances(row: dict[str, Any]) -> str:

@@ -6,14 +6,16 @@ import io
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, Protocol
 
 import polars as pl
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_WIDTH = 160
 SHOWN_ROWS = 500
@@ -27,15 +29,20 @@ def console(stderr: bool = False, file: IO[str] | None = None) -> Console:
     return Console(stderr=stderr, file=file, highlight=False, width=width)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table that fits the terminal: numbers to the right, long text folded."""
-    made = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> RenderableType:
+    """A table that fits the terminal: numbers to the right, long text folded; a title, if there is one, on a line of its own."""
+    made = Table(header_style="bold")
     for i, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], (int, float)) or row[i] in ("", None) for row in rows)
         made.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         made.add_row(*(text(value) for value in row))
-    return made
+    return Group(Text(title, style="bold"), made) if title else made
+
+
+def hanging(label: str, words: str, width: int) -> str:
+    """`words` after `label`, further lines indented to where the words began."""
+    return textwrap.fill(words, max(width, 40), initial_indent=label, subsequent_indent=" " * len(label))
 
 
 def text(value: object) -> str:
