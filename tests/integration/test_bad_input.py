@@ -720,8 +720,8 @@ def test_an_object_that_changes_while_it_is_read(world: World, clean: Clean) -> 
     listed = ingest_module.list_bucket
     world.put(TRADES, world.good[TRADES][:-1])
 
-    def then_replaced(bucket: Bucket, known: dict[tuple[str, str, int], str]) -> ingest_module.Listing:
-        listing = listed(bucket, known)
+    def then_replaced(bucket: Bucket, known: dict[tuple[str, str, int], str], skip: str) -> ingest_module.Listing:
+        listing = listed(bucket, known, skip)
         world.put(TRADES, world.good[TRADES])
         return listing
 
@@ -772,6 +772,52 @@ def test_one_object_denied(world: World, clean: Clean) -> None:
     assert "denied access (AccessDenied)" in ran
     assert_nothing_good_is_lost(world, clean, "massive_option_day")
     assert_repaired(world, clean)
+
+
+def test_what_is_frozen_waits_for_a_file_that_could_not_be_had(world: World, clean: Clean) -> None:
+    """A windowed output is not replaced when its input comes later, so it must not be made without a file that is there."""
+    with proxy(world, lambda method, path: 403 if "trades_v1" in path and path.endswith(TODAY) else None):
+        ran = world.run()
+    assert ran.code == 1
+    waiting = world.lake.sql("select step, detail from runs where status = 'blocked' and detail like 'waits for%' order by step")
+    assert {"factor_panel", "score_signals", "complete_outcomes"} <= set(waiting["step"])
+    assert waiting["detail"].str.contains(f"massive_option_trades of {SECOND}").all()
+    assert world.lake.sql("select count(*) from daily_factors where session = ?", [SECOND]).item() > 0, "this one restates itself"
+    assert world.lake.sql("select count(*) from factor_panel where session = ?", [SECOND]).item() == 0
+    ran = world.run()
+    assert ran.code == 0, ran.out
+    assert "restatable" not in ran
+    assert lake_hashes(world.root) == clean.both
+
+
+def test_without_its_corporate_actions_nothing_is_adjusted_wrongly(world: World, clean: Clean) -> None:
+    """A file that cannot be read blocks what would read earlier prices as if nothing had happened since."""
+    header = "underlying,ex_date,kind,ratio,cash_amount_usd,new_symbol,announced_at_utc\n"
+    key = "reference/corporate_actions.csv"
+    world.put(key, f"{header}SYNI,2024-13-01,split,2,,,\n".encode())
+    ran = world.flowlake("run", "--session", SECOND, "--no-data-docs")
+    assert ran.code == 3
+    assert "bad_date" in world.lake.sql("select rule from quarantine")["rule"].to_list()
+    blocked = dict(world.lake.sql("select step, detail from runs where status = 'blocked'").iter_rows())
+    assert "held in quarantine" in blocked["curate_corporate_actions"]
+    assert "needs corporate_actions" in blocked["daily_factors"]
+    assert world.lake.sql("select count(*) from option_trades where session = ?", [SECOND]).item() > 0
+    world.put(key, header.encode())
+    assert world.run().code == 0
+    assert lake_hashes(world.root) == clean.both
+
+
+def test_an_object_too_large_for_memory_is_not_even_fetched(world: World, clean: Clean) -> None:
+    world.monkeypatch.setenv("FLOWLAKE_MAX_OBJECT_MB", "1")
+    world.put(TRADES, b"\x1f\x8b" + bytes(1_100_000))
+    ran = world.run(*UNTIL_CURATED)
+    assert ran.code == 3
+    assert "the limit is 1 MB" in ran
+    assert "FLOWLAKE_SKIP_FEEDS=massive_option_trades" in ran
+    world.monkeypatch.setenv("FLOWLAKE_SKIP_FEEDS", "massive_option_trades")
+    skipping = world.run(*UNTIL_CURATED)
+    assert skipping.code == 0, skipping.out
+    assert not world.served("massive_option_trades")
 
 
 def test_wrong_keys(world: World, clean: Clean) -> None:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from flowlake.core.errors import LookAheadError
 from flowlake.core.sessions import decision_time, next_session, offset, sessions_between
 from flowlake.core.settings import S3Access, Settings
-from flowlake.datasets.curated import CORPORATE_ACTIONS, OPEN_INTEREST, OPTION_BARS_1D
+from flowlake.datasets.curated import CORPORATE_ACTIONS, EQUITY_BARS_1D, OPEN_INTEREST, OPTION_BARS_1D
 from flowlake.datasets.factors import DAILY_FACTORS
 from flowlake.datasets.model import KNOWN_AT, SESSION, Adjust, Dataset
 from flowlake.datasets.raw import RATES_FILE
@@ -311,15 +311,21 @@ def test_windowed_and_fitted_steps_do_not_see_the_future(template: pl.DataFrame,
     index = Index(store)
     for position, day in enumerate(LONG[: t + 1]):
         put(store, index, DAILY_FACTORS, day, daily_rows(template, position, world=0))
+        put(store, index, CORPORATE_ACTIONS, day, CORPORATE_ACTIONS.empty())
     execute_all(lake, LONG[: t + 1])
     then = lake_hashes(lake)
-    today = {path for path in then if f"session={LONG[t]}" in path and "daily_factors" not in path}
+    today = {
+        path
+        for path in then
+        if f"session={LONG[t]}" in path and path.startswith(("derived/", "labels/")) and "daily_factors" not in path
+    }
     assert len(today) >= len(WINDOWED)
     assert_says_something(store, LONG[t])
 
     for position, day in enumerate(LONG):
         if position > t:
             put(store, index, DAILY_FACTORS, day, daily_rows(template, position, world=7))
+            put(store, index, CORPORATE_ACTIONS, day, CORPORATE_ACTIONS.empty())
     execute_all(lake, LONG[t + 1 :])
     for path in today:
         (lake / path).unlink()
@@ -428,23 +434,35 @@ def test_open_interest_is_known_in_time_and_curves_of_tomorrow_are_not(first: Bu
 
 SYMBOLS = ("AAQ", "BBQ", "CCQ", "DDQ")
 POSITIONS = st.integers(0, 6)
-SPLIT_EVENTS = st.lists(st.tuples(st.sampled_from(SYMBOLS), POSITIONS, st.sampled_from([2.0, 4.0, 0.5])), max_size=4)
+SPLIT_EVENTS = st.lists(st.tuples(st.sampled_from(SYMBOLS), POSITIONS, st.sampled_from([2.0, 4.0, 0.5, 1.5])), max_size=4)
 CHANGES = st.lists(
     st.tuples(st.sampled_from(SYMBOLS), POSITIONS, st.sampled_from(SYMBOLS)), max_size=3, unique_by=lambda change: change[:2]
 )
 
 
 def brought_forward(row: dict[str, object], events: list[tuple[date, str, str, float, str]], t: date) -> tuple[object, ...]:
-    """The slow twin: one row carried through every day after its session up to t; the day's events act together."""
-    name, close, volume = str(row["underlying"]), float(str(row["close"])), int(str(row["volume"]))
+    """The slow twin: one row carried through every day after its session up to t; the day's events act together.
+
+    Returns the ticker, the factor of shares and the factor of contracts.
+    """
+    name, shares, contracts = str(row["underlying"]), 1.0, 1
     for day in sorted({e[0] for e in events}):
         if not row[SESSION] < day <= t:  # type: ignore[operator]
             continue
-        of_day = [e for e in events if e[0] == day and e[1] == name]
-        for _, _, _, ratio, _ in (e for e in of_day if e[2] == "split"):
-            close, volume = close / ratio, int(volume * ratio)
-        name = next((e[4] for e in of_day if e[2] == "symbol_change"), name)
-    return name, close, volume
+        renamed = {e[1]: e[4] for e in events if e[0] == day and e[2] == "symbol_change"}
+        ratios = {e[1]: e[3] for e in events if e[0] == day and e[2] == "split"}
+        new = renamed.get(name, name)
+        ratio = ratios[name] if name in ratios else ratios.get(new, 1.0) if new not in renamed else 1.0
+        name, shares, contracts = new, shares * ratio, contracts * (int(ratio) if ratio in (2.0, 4.0) else 1)
+    return name, shares, contracts
+
+
+def stock_bars(rows: pl.DataFrame) -> pl.DataFrame:
+    """The same rows as day bars of shares."""
+    shares = rows.select(c.name for c in EQUITY_BARS_1D.columns if c.name not in ("volume",)).with_columns(
+        rows["volume"].cast(pl.Float64), rows[SESSION]
+    )
+    return shares.select(*EQUITY_BARS_1D.column_names, SESSION)
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
@@ -457,15 +475,25 @@ def test_events_with_an_ex_date_after_the_row_and_up_to_t(
     events = [(days[i], name, "split", ratio, "") for (name, i), ratio in unique.items()]
     events += [(days[i], name, "symbol_change", 0.0, new) for name, i, new in changes if name != new]
     rows = pl.concat(
-        bars(*((name, 100.0 + i, 64 + 8 * i) for name in SYMBOLS)).with_columns(pl.lit(day).alias(SESSION))
-        for i, day in enumerate(days[: at + 1])
+        bars(*((name, 100.0 + i, 61 + 8 * i) for name in SYMBOLS)).with_columns(pl.lit(day).alias(SESSION))
+        for i, day in reversed(list(enumerate(days[: at + 1])))
     )
     known = datetime(2024, 1, 1, tzinfo=UTC)
     acting = [e for e in events if e[0] <= days[at]]
     table = actions(*((e[1], e[0], e[2], e[3] or None, e[4] or None, known) for e in acting))
-    found = adjust_for_splits(rows, OPTION_BARS_1D, table.sort("underlying", "ex_date", "kind"))
-    expected = [brought_forward(row, events, days[at]) for row in rows.iter_rows(named=True)]
-    assert found.select("underlying", "close", "volume").rows() == expected
+    options = adjust_for_splits(rows, OPTION_BARS_1D, table)
+    stocks = adjust_for_splits(stock_bars(rows), EQUITY_BARS_1D, table)
+    for i, row in enumerate(rows.iter_rows(named=True)):
+        name, shares, contracts = brought_forward(row, events, days[at])
+        close, volume = row["close"], row["volume"]
+        found = options.row(i, named=True)
+        assert (found["underlying"], found["volume"]) == (name, volume * contracts)
+        assert found["close"] == found["strike"] == close / contracts
+        assert found["contract"] == row["contract"]
+        stock = stocks.row(i, named=True)
+        assert stock["underlying"] == name
+        assert (stock["close"], stock["volume"]) == pytest.approx((close / shares, volume * shares), rel=1e-14)
+    assert options.schema == rows.schema
 
 
 def test_only_splits_between_the_row_and_t_and_known_by_then(store: Store) -> None:
@@ -494,6 +522,70 @@ def test_only_splits_between_the_row_and_t_and_known_by_then(store: Store) -> No
     unadjusted = AsOfReader(store, index, DAYS[4]).read(replace(wanted, adjust=False))
     assert unadjusted is not None
     assert unadjusted.get_column("close").unique().to_list() == [120.0], "the lake keeps prices as they were"
+
+
+def of_days(frame: pl.DataFrame, *days: date) -> pl.DataFrame:
+    return pl.concat(frame.with_columns(pl.lit(day).alias(SESSION)) for day in days)
+
+
+KNOWN = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "close", "strike", "volume"), [(7.0, 100.0, 100.0, 2_107), (1.5, 700.0, 700.0, 301), (0.1, 700.0, 700.0, 301)]
+)
+def test_contracts_multiply_by_whole_ratios_alone_and_shares_by_all(ratio: float, close: float, strike: float, volume: int) -> None:
+    table = actions(("AAQ", DAYS[1], "split", ratio, None, KNOWN))
+    before = of_days(bars(("AAQ", 700.0, 301)), DAYS[0])
+    option = adjust_for_splits(before, OPTION_BARS_1D, table).row(0, named=True)
+    assert (option["close"], option["strike"], option["volume"]) == (close, strike, volume)
+    stock = adjust_for_splits(stock_bars(before), EQUITY_BARS_1D, table).row(0, named=True)
+    assert (stock["close"], stock["volume"]) == pytest.approx((700.0 / ratio, 301 * ratio), rel=1e-14)
+    empty = DAILY_FACTORS.polars_schema()
+    factors = {"underlying": ["AAQ"], "spot_close": [700.0], "option_volume": [301], "stock_volume": [301.0]}
+    frame = of_days(pl.DataFrame(factors | {n: [None] for n in empty if n not in factors}, schema=empty), DAYS[0])
+    row = adjust_for_splits(frame, DAILY_FACTORS, table).row(0, named=True)
+    assert (row["spot_close"], row["stock_volume"]) == pytest.approx((700.0 / ratio, 301 * ratio), rel=1e-14)
+    assert (row["option_volume"], row["call_volume"]) == (volume, None)
+
+
+@pytest.mark.parametrize("filed_under", [("AAQ",), ("BBQ",), ("AAQ", "BBQ")])
+def test_a_split_on_the_day_of_a_change_of_symbol_counts_once_under_either_ticker(filed_under: tuple[str, ...]) -> None:
+    splits = [(name, DAYS[2], "split", 4.0, None, KNOWN) for name in filed_under]
+    table = actions(("AAQ", DAYS[2], "symbol_change", None, "BBQ", KNOWN), *splits)
+    frame = pl.concat([of_days(bars(("AAQ", 100.0, 8)), DAYS[1], DAYS[0]), of_days(bars(("BBQ", 25.0, 32)), DAYS[2])])
+    found = adjust_for_splits(frame, OPTION_BARS_1D, table)
+    assert found.select("underlying", SESSION, "close", "volume").rows() == [
+        ("BBQ", day, 25.0, 32) for day in (DAYS[1], DAYS[0], DAYS[2])
+    ]
+
+
+def test_a_split_of_a_ticker_that_is_given_up_that_day_is_not_that_of_its_successor() -> None:
+    table = actions(
+        ("GOOCV", DAYS[1], "symbol_change", None, "GOOG", KNOWN),
+        ("GOOG", DAYS[1], "symbol_change", None, "GOOGL", KNOWN),
+        ("GOOG", DAYS[1], "split", 2.0, None, KNOWN),
+    )
+    found = adjust_for_splits(of_days(bars(("GOOCV", 555.0, 5), ("GOOG", 1135.0, 11)), DAYS[0]), OPTION_BARS_1D, table)
+    assert found.select("underlying", "close", "volume").rows() == [("GOOG", 555.0, 5), ("GOOGL", 567.5, 22)]
+
+
+def test_a_year_of_a_market_with_many_splits_is_adjusted_at_once() -> None:
+    """The frame is rewritten once, not once per event; its order, that of rows without events included, stays."""
+    days = sessions_between(date(2023, 1, 3), date(2023, 12, 29))[:250]
+    names = pl.DataFrame({"underlying": [f"U{i:04}" for i in range(400)]})
+    frame = names.join(pl.DataFrame({SESSION: days}), how="cross").sample(fraction=1.0, shuffle=True, seed=3)
+    priced = {c.name: pl.lit(64.0) for c in EQUITY_BARS_1D.columns if c.dtype == pl.Float64()}
+    frame = frame.with_columns(transactions=pl.lit(1, dtype=pl.Int64), **priced).select(*EQUITY_BARS_1D.column_names, SESSION)
+    table = actions(*((f"U{i:04}", days[1 + i % 240], "split", 2.0, None, KNOWN) for i in range(300)))
+    found = adjust_for_splits(frame, EQUITY_BARS_1D, table)
+    assert found.select("underlying", SESSION).equals(frame.select("underlying", SESSION))
+    position = {day: i for i, day in enumerate(days)}
+    split = [
+        int(name[1:]) < 300 and position[day] < 1 + int(name[1:]) % 240 for name, day in found.select("underlying", SESSION).rows()
+    ]
+    assert found["close"].to_list() == [32.0 if hit else 64.0 for hit in split]
+    assert found["volume"].to_list() == [128.0 if hit else 64.0 for hit in split]
 
 
 def test_a_class_that_takes_over_a_ticker_is_not_mistaken_for_it(store: Store) -> None:

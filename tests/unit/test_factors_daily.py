@@ -152,6 +152,39 @@ def test_a_rise_of_open_interest_beyond_the_volume_is_not_believed() -> None:
     assert (row["swept_opening_call_volume"], row["swept_opening_put_volume"]) == (0, 30)
 
 
+def event(kind: str, ex_date: date, underlying: str = "XYZ", new_symbol: str | None = None) -> pl.DataFrame:
+    ratio = 2.0 if kind == "split" else None
+    row = {"underlying": underlying, "ex_date": ex_date, "kind": kind, "ratio": ratio, "new_symbol": new_symbol}
+    return table(curated.CORPORATE_ACTIONS, [row])
+
+
+@pytest.mark.parametrize(
+    ("actions", "comparable"),
+    [
+        (event("split", T), False),
+        (event("split", T, "OLD"), True),
+        (event("split", sessions.previous_session(T)), True),
+        (event("split", sessions.next_session(T)), True),
+        (event("cash_dividend", T), True),
+        (event("symbol_change", T, "OLD", "XYZ"), False),
+        (event("symbol_change", T, "XYZ", "NEW"), False),
+    ],
+)
+def test_contracts_that_were_renamed_between_the_reports_are_not_compared(actions: pl.DataFrame, comparable: bool) -> None:
+    """After a split the text of an old contract names another one: 140 would be compared with the 100 of that other."""
+    prints = table(curated.OPTION_TRADES, [trade(CALL, 50, 1.0, **SWEEP)])
+    held = both_interests(a=(CALL, 100, 140))
+    row = run(
+        contracts=master(CALL), option_iv=implied(CALL), option_trades=prints, open_interest=held, corporate_actions=actions
+    )  # fmt: skip
+    assert row["swept_otm_call_volume"] == 50
+    assert row["swept_opening_call_volume"] == (40 if comparable else None)
+    assert (row["open_interest_close"], row["open_interest_open"]) == (140, 100)
+    reasons = [text for text in row["not_available"] if text.startswith("swept_opening_call_volume: ")]
+    assert len(reasons) == (0 if comparable else 1)
+    assert comparable or "a split or change of symbol lies between them" in reasons[0]
+
+
 def test_sessions_without_sweeps_have_none_and_bars_know_nothing_of_sweeps() -> None:
     names = ("swept_otm_call_volume", "swept_otm_put_volume", "largest_contract_sweep_volume")
     quiet = sweeps_of([trade(CALL, 5, 1.0)])
@@ -313,6 +346,22 @@ def test_open_interest_that_is_not_this_sessions_is_not_taken_for_it() -> None:
     contracts = master(*({k: r[k] for k in CALL} for r in rows), call)
     row = run(contracts=contracts, option_iv=implied(*rows), open_interest=pl.concat([late, opening]))
     assert (row["open_interest_close"], row["open_interest_open"], row["gamma_exposure_oi"]) == (None, 700, "open")
+
+
+def test_a_contract_from_before_a_split_is_not_valued_with_the_volatility_of_its_namesake() -> None:
+    """The opening report's 206 call of before a 2:1 split is read as a 103 call; the 206 call of today is another contract."""
+    rows = smile(30, 0.2)
+    namesake, call = leg("C", 206.0, 30), leg("C", 103.0, 30)
+    old = {**namesake, "strike": 103.0}
+    contracts = master(*({k: r[k] for k in CALL} for r in rows), namesake, call)
+    priced = implied(*rows, {**namesake, "iv": 0.9})
+
+    def gamma(each: dict[str, Any]) -> float:
+        opening = table(curated.OPEN_INTEREST, [interest(each, 700, sessions.previous_session(T))])
+        found: float = run(contracts=contracts, option_iv=priced, open_interest=opening)["gamma_exposure_usd"]
+        return found
+
+    assert gamma(old) == gamma(call) != gamma(namesake)
 
 
 def test_two_sources_of_open_interest_are_never_added() -> None:

@@ -20,6 +20,7 @@ from flowlake.core import sessions
 from flowlake.datasets.factors import FACTOR_PANEL
 from flowlake.datasets.model import UTC_NS, Inputs
 from flowlake.datasets.signals import OUTCOMES
+from flowlake.pipeline.plan import by_name
 
 WEDNESDAY = date(2024, 3, 6)
 
@@ -109,6 +110,23 @@ def test_a_friday_signal_enters_at_mondays_open() -> None:
     without_minutes = outcome({"factor_panel": panel(days), "equity_bars_1d": day_bars(days)}, monday, 1)
     assert (without_minutes["entry_source"], without_minutes["entry_price"]) == ("day_open", 105.5)
     assert without_minutes["entry_utc"] == open_utc
+
+
+def test_a_session_of_stock_bars_alone_completes_the_outcomes_of_the_session_before() -> None:
+    days = days_to(WEDNESDAY)
+    at_1100 = datetime(2024, 3, 6, 16, 0, tzinfo=UTC)
+    stocks = {"equity_bars_1d": day_bars(days), "equity_bars_1m": minute_bars(WEDNESDAY, {at_1100: 101.0})}
+    without = {"factor_panel": panel(days[:-1])} | stocks
+    row = outcome(without, WEDNESDAY, 1)
+    assert (row["entry_price"], row["exit_source"], row["reason"]) == (101.0, "day_close", None)
+    assert row == outcome({"factor_panel": panel(days)} | stocks, WEDNESDAY, 1)
+    assert complete_outcomes(stocks, WEDNESDAY).tables["outcomes"].is_empty(), "where there never was a panel there was no signal"
+
+
+def test_the_plan_completes_outcomes_from_the_panel_or_stock_bars_of_the_session() -> None:
+    step = by_name()["complete_outcomes"]
+    assert step.any_of == ("factor_panel", "equity_bars_1d")
+    assert not any(read.required for read in step.reads)
 
 
 def test_a_half_day_ends_the_outcome_at_its_close() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,70 @@ def test_view_reads_partitions_with_their_session(tmp_path: Path) -> None:
     assert connection.execute("DESCRIBE tiny").fetchall() == filled, "the empty view has the columns and types of the full one"
     connection.execute(render.duckdb_view(TINY, "nowhere", files=[str(path)]))
     assert connection.execute("SELECT count(*) FROM tiny").fetchone() == (2,)
+
+
+def test_view_tells_the_session_of_a_lake_below_a_folder_named_like_one(tmp_path: Path) -> None:
+    root = tmp_path / "session=2020-01-02" / "it's [a] lake"
+    write_partition(root)
+    connection = duckdb.connect()
+    connection.execute(render.duckdb_view(TINY, str(root)))
+    assert connection.execute("SELECT DISTINCT session FROM tiny").fetchall() == [(date(2024, 3, 4),)]
+
+
+def with_columns_added() -> Dataset:
+    """TINY after two declarations of today: one that a newer partition has, and one that no file has yet."""
+    added = (
+        Column("size", pl.Int64(), "Size.", nullable=True),
+        Column("seen_utc", UTC_NS, "Moment.", nullable=True),
+        Column("tags", pl.List(pl.String()), "Tags.", nullable=True),
+    )
+    return replace(TINY, columns=(added[0], *TINY.columns, *added[1:]))
+
+
+def test_partitions_written_before_a_column_was_declared_read_as_null(tmp_path: Path) -> None:
+    ds = with_columns_added()
+    write_partition(tmp_path)
+    connection = duckdb.connect()
+    connection.execute(render.duckdb_view(ds, "nowhere", exists=False))
+    wanted = connection.execute("DESCRIBE tiny").fetchall()
+    connection.execute(render.duckdb_view(ds, str(tmp_path)))
+    assert connection.execute("DESCRIBE tiny").fetchall() == wanted
+    query = "SELECT name, high, size, seen_utc, tags, session FROM tiny ORDER BY session, name"
+    old = [("a", 2.0, None, None, None, date(2024, 3, 4)), ("b", 3.0, None, None, None, date(2024, 3, 4))]
+    assert connection.execute(query).fetchall() == old
+    newer = tmp_path / "derived" / "tiny" / "session=2024-03-05" / "part.parquet"
+    newer.parent.mkdir()
+    tiny_frame().with_columns(pl.lit(7, dtype=pl.Int64()).alias("size")).write_parquet(newer)
+    new = [("a", 2.0, 7, None, None, date(2024, 3, 5)), ("b", 3.0, 7, None, None, date(2024, 3, 5))]
+    assert connection.execute(query).fetchall() == old + new
+
+
+def test_a_query_opens_the_files_of_its_sessions_only(tmp_path: Path) -> None:
+    write_partition(tmp_path)
+    broken = tmp_path / "derived" / "tiny" / "session=2024-03-05" / "part.parquet"
+    broken.parent.mkdir()
+    broken.write_bytes(b"not Parquet")
+    connection = duckdb.connect()
+    connection.execute(render.duckdb_view(TINY, str(tmp_path)))
+    assert connection.execute("SELECT count(name) FROM tiny WHERE session = DATE '2024-03-04'").fetchone() == (2,)
+    connection.execute(render.duckdb_view(TINY, str(tmp_path), last_session=date(2024, 3, 4)))
+    assert connection.execute("SELECT count(name) FROM tiny").fetchone() == (2,)
+    connection.execute(render.duckdb_view(TINY, str(tmp_path)))
+    with pytest.raises(duckdb.Error, match="2024-03-05"):
+        connection.execute("SELECT count(name) FROM tiny")
+
+
+@pytest.mark.parametrize("ds", DATASETS.values(), ids=lambda ds: ds.name)
+def test_every_view_reads_a_file_of_its_dataset(ds: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "session=2024-03-04" / "part.parquet"
+    path.parent.mkdir()
+    pl.DataFrame([[None] * len(ds.polars_schema())], schema=ds.polars_schema(), orient="row").write_parquet(path)
+    connection = duckdb.connect()
+    connection.execute(render.duckdb_view(ds, "nowhere", exists=False))
+    wanted = connection.execute(f'DESCRIBE "{ds.name}"').fetchall()
+    connection.execute(render.duckdb_view(ds, "nowhere", files=[str(path)]))
+    assert connection.execute(f'DESCRIBE "{ds.name}"').fetchall() == wanted
+    assert len(connection.execute(f'SELECT * FROM "{ds.name}"').fetchall()) == 1
 
 
 def test_view_as_of_hides_what_became_known_later(tmp_path: Path) -> None:

@@ -23,7 +23,16 @@ from flowlake.datasets.signals import (
 from flowlake.explain import sentences
 from flowlake.explain.sentences import sentence, with_sentences, written
 from flowlake.signals import evidence
-from flowlake.signals.calibration import MIN_LABELS, calibrate, fit_logistic, labelled_scores, probability
+from flowlake.signals.calibration import (
+    MIN_LABELS,
+    MIN_SIGNAL_SESSIONS,
+    SESSION_POSITIVES,
+    calibrate,
+    fit_logistic,
+    independent_positives,
+    labelled_scores,
+    probability,
+)
 from flowlake.signals.steps import ScoredSignals, combined_score, score_signals, tier
 
 DAYS = sessions.sessions_between(date(2023, 11, 1), date(2024, 3, 1))
@@ -359,6 +368,42 @@ def test_too_few_labels_give_none() -> None:
     assert "not enough labels" in str(row["reason"])
     nothing = calibrate({}, SESSION).tables["calibrations"]
     assert nothing["labels"].to_list() == [0] * 4
+
+
+def one_session_each(labels: int, spread: int) -> dict[str, object]:
+    """The calibration of `labels` outcomes, a tenth of them significant, dealt out over `spread` signal sessions."""
+    days = sessions.sessions_between(date(2022, 1, 3), date(2024, 2, 1))[-spread:]
+    of = [days[i % spread] for i in range(labels)]
+    names = [f"U{i}" for i in range(labels)]
+    signals = pl.DataFrame({"session": of, "underlying": names, "score": [float(i % 101) for i in range(labels)]})
+    outcomes = pl.DataFrame(
+        {
+            "signal_session": of,
+            "session": [sessions.offset(day, 5) for day in of],
+            "underlying": names,
+            "horizon_sessions": [5] * labels,
+            "is_significant_sigma": [i // spread % 10 == 0 for i in range(labels)],
+            "is_significant_top": [False] * labels,
+        }
+    )
+    return calibration(signals, outcomes)
+
+
+def test_the_cross_section_of_a_few_sessions_is_no_calibration() -> None:
+    alone = one_session_each(4500, 1)
+    assert (alone["labels"], alone["positives"], alone["is_calibrated"], alone["knots"]) == (4500, 450, False, None)
+    assert "of 1 signal sessions; 100, 10 and 20 needed" in str(alone["reason"])
+    assert not one_session_each(4500, MIN_SIGNAL_SESSIONS - 1)["is_calibrated"]
+    assert one_session_each(4500, MIN_SIGNAL_SESSIONS)["is_calibrated"]
+
+
+def test_the_positives_of_one_session_are_not_independent() -> None:
+    wide, wider = one_session_each(2000, 20), one_session_each(8000, 20)
+    independent = 20 * SESSION_POSITIVES / 5
+    assert wide["shrinkage"] == wider["shrinkage"] == pytest.approx(20 / (20 + independent))
+    days = pl.Series([date(2024, 1, 2), date(2024, 1, 2), date(2024, 1, 3)])
+    assert independent_positives(days, np.array([True, True, True]), 1) == 3.0, "few of a session count in full"
+    assert independent_positives(days, np.array([False, False, False]), 1) == 0.0
 
 
 def test_calibration_never_falls_with_the_score() -> None:

@@ -15,6 +15,7 @@ import polars as pl
 
 from flowlake.core.arrays import Float
 from flowlake.core.sessions import actionable_at, close_utc, offset, open_utc, sessions_between
+from flowlake.datasets.factors import FACTOR_PANEL
 from flowlake.datasets.model import KNOWN_AT, UTC_NS, Inputs, Output
 from flowlake.datasets.signals import OUTCOMES, SIGMAS, TOP_SHARE
 
@@ -37,9 +38,11 @@ _ENTRY = {
 def complete_outcomes(inputs: Inputs, session: date) -> Output:
     """Outcomes of every underlying that had factors on the signal session, for each horizon.
 
-    Inputs: `factor_panel` of LOOK_BACK_SESSIONS; optional: `equity_bars_1d` and `equity_bars_1m` of LOOK_BACK_SESSIONS, and
-    `outcomes` of the TOP_SESSIONS before this one.
+    Inputs: `factor_panel` of LOOK_BACK_SESSIONS, which may lack this session's where stock bars have its close; optional:
+    `equity_bars_1d` and `equity_bars_1m` of LOOK_BACK_SESSIONS, and `outcomes` of the TOP_SESSIONS before this one.
+    Without any panel there was no signal, and there are no outcomes.
     """
+    inputs = {"factor_panel": FACTOR_PANEL.empty(), **inputs}
     frames = [_horizon(inputs, session, horizon) for horizon in HORIZONS]
     names = [name for name in OUTCOMES.polars_schema() if name != KNOWN_AT]
     return Output({"outcomes": pl.concat(frames).select(names).sort(*OUTCOMES.sort_by)})

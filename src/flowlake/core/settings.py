@@ -66,6 +66,10 @@ class Settings:
     scratch: str = ""
     dask_scheduler: str = ""
     download_workers: int = 8
+    max_object_mb: int = 1000
+    """A larger object is held instead of fetched: tables are read whole, and a day of quotes would not fit into memory."""
+    skip_feeds: str = ""
+    """Raw datasets to leave out, separated by commas."""
 
     @property
     def bucket_access(self) -> S3Access:
@@ -83,6 +87,8 @@ class Settings:
 
 
 _SECRET_NAMES = frozenset({"bucket_key_id", "bucket_secret", "lake_key_id", "lake_secret"})
+
+_WHOLE_NUMBERS = frozenset({"download_workers", "max_object_mb"})
 
 
 def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Settings:
@@ -103,9 +109,9 @@ def _build(values: Mapping[str, str]) -> Settings:
     for name, value in values.items():
         if name in _SECRET_NAMES:
             built[name] = Secret(value)
-        elif name == "download_workers":
+        elif name in _WHOLE_NUMBERS:
             if not value.isdigit() or int(value) < 1:
-                raise UsageError(f"download_workers is {value!r}", "give a whole number of at least 1")
+                raise UsageError(f"{name} is {value!r}", "give a whole number of at least 1")
             built[name] = int(value)
         else:
             built[name] = value

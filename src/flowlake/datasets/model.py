@@ -32,7 +32,7 @@ class Adjust(StrEnum):
     PRICE = "price"
     """divided by the ratio: prices and strikes per share"""
     QUANTITY = "quantity"
-    """multiplied by the ratio: shares, contracts, open interest"""
+    """multiplied by the ratio: shares; contracts and open interest only where the ratio is whole, as the clearing house does"""
     INVERSE_PRICE = "inverse_price"
     """multiplied by the ratio: per dollar of the underlying, such as gamma per share"""
 

@@ -152,8 +152,9 @@ def duckdb_view(
 ) -> str:
     """`CREATE OR REPLACE VIEW` over the dataset's partitions below `root`, a folder or an `s3://` address.
 
-    `files` replaces the glob by explicit paths, each with a folder `session=...` in it. `exists=False` gives an empty view with the
-    same columns and types, because DuckDB refuses a glob without a file.
+    The declared columns are handed to the reader, so that a partition written before a column was declared reads as null there, and
+    no file is opened before the view is queried. `files` replaces the glob by explicit paths, each with a folder `session=...` in
+    it. `exists=False` gives an empty view with the same columns and types, because DuckDB refuses a glob without a file.
     `as_of` (aware) leaves out what became known later, compared to the nanosecond; `last_session` leaves out later sessions.
     Raises ValueError for a naive `as_of`.
     """
@@ -165,11 +166,30 @@ def duckdb_view(
     pattern = f"{escape(root.rstrip('/'))}/{ds.layer.value}/{ds.name}/{folder}/{PARTITION_FILE}"
     paths = [pattern] if files is None else [escape(path) for path in files]
     listed = "[" + ", ".join("'" + path.replace("'", "''") + "'" for path in paths) + "]"
-    hive = "hive_partitioning = false" if _is_journal(ds) else f"hive_partitioning = true, hive_types = {{'{SESSION}': DATE}}"
-    source = f"read_parquet({listed}, {hive})"
+    source = _source(ds, listed)
     conditions = list(_view_conditions(as_of, last_session))
     where = f"\nWHERE {' AND '.join(conditions)}" if conditions else ""
     return f"CREATE OR REPLACE VIEW {_quoted(ds.name)} AS SELECT\n  {columns}\nFROM {source} AS part{where};"
+
+
+def _source(ds: Dataset, listed: str) -> str:
+    """The reader of the files, with `session` from their path: DuckDB takes no schema together with hive partitioning."""
+    reader = f"read_parquet({listed}, filename = true, schema = MAP {{\n  {_reader_schema(ds)}\n}})"
+    if _is_journal(ds):
+        return reader
+    day = f"CAST(regexp_extract(filename, '.*/{SESSION}=([^/]+)/', 1) AS DATE)"
+    return f"(SELECT *, {day} AS {_quoted(SESSION)} FROM {reader})"
+
+
+def _reader_schema(ds: Dataset) -> str:
+    return ",\n  ".join(
+        f"'{name}': {{name: '{name}', type: '{_stored_type(dtype)}', default_value: NULL}}"
+        for name, dtype in ds.polars_schema().items()
+    )
+
+
+def _stored_type(dtype: pl.DataType) -> str:
+    return "TIMESTAMPTZ_NS" if isinstance(dtype, pl.Datetime) else duckdb_type(dtype)
 
 
 def _is_journal(ds: Dataset) -> bool:

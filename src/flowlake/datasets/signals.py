@@ -216,7 +216,13 @@ OUTCOMES = Dataset(
         ),
         _number("volatility", "Volatility known with the signal.", unit="per year, decimal", checks=POSITIVE),
         _text("volatility_source", "Factor that it is from.", nullable=True, one_of=("realized_vol_20d", "atm_iv_30d")),
-        _number("expected_move", "One standard deviation over the horizon by that volatility.", unit="decimal", checks=POSITIVE),
+        _number(
+            "expected_move",
+            "One standard deviation by that volatility over h full days, close to close; the move itself starts at `entry_utc`, "
+            "later than the signal's close, so that it has less time.",
+            unit="decimal",
+            checks=POSITIVE,
+        ),
         _number(
             "top_threshold",
             f"Absolute return that the largest {TOP_SHARE:.0%} of recent outcomes of this horizon exceed.",

@@ -29,7 +29,7 @@ def daily_factors(inputs: Inputs, session: date) -> Output:
     """One row per underlying of the session's contract master.
 
     Reads `contracts` and `option_iv`, and whatever exists of `option_trades`, `option_bars_1d`, `option_bars_1m`, `equity_bars_1d`,
-    `equity_bars_1m` and `open_interest` (this session and the one before).
+    `equity_bars_1m`, `corporate_actions` and `open_interest` (this session and the one before).
     """
     contracts = inputs["contracts"].sort("contract")
     terms = contracts.select("contract", "expires_utc", "multiplier", "is_adjusted")
@@ -41,7 +41,7 @@ def daily_factors(inputs: Inputs, session: date) -> Output:
     positions = open_positions(inputs, session)
     parts = [
         flow_factors(flows, session),
-        sweep_factors(flows, open_interest_increases(positions), session),
+        sweep_factors(flows, open_interest_increases(positions, inputs, session), session),
         print_factors(inputs),
         _stock_volumes(inputs),
         volatility_factors(all_smiles),

@@ -74,19 +74,33 @@ def open_interest_totals(positions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def open_interest_increases(positions: pl.DataFrame) -> pl.DataFrame | None:
+def open_interest_increases(positions: pl.DataFrame, inputs: Inputs, session: date) -> pl.DataFrame | None:
     """`contract`, `underlying`, `increase` (may be negative) of underlyings with both reports; None where there is none.
 
-    A contract that only the later report has, such as a new listing, rises from 0.
+    A contract that only the later report has, such as a new listing, rises from 0. An underlying whose split or change of symbol
+    lies between the reports (`corporate_actions`) is left out: its contracts were renamed, and their texts name others now.
     """
     close, opening = (positions.filter(pl.col("which") == which) for which in ("close", "open"))
-    both = close.join(opening.select("underlying").unique(), on="underlying", how="semi")
+    comparable = opening.select("underlying").unique().join(_renamed(inputs, session), on="underlying", how="anti")
+    both = close.join(comparable, on="underlying", how="semi")
     if both.is_empty():
         return None
     before = opening.select("contract", pl.col("open_interest").alias("before"))
     return both.join(before, on="contract", how="left").select(
         "contract", "underlying", (pl.col("open_interest") - pl.col("before").fill_null(0)).alias("increase")
     )
+
+
+def _renamed(inputs: Inputs, session: date) -> pl.DataFrame:
+    """`underlying`: old and new tickers of splits and symbol changes with ex-date after the session before and up to this one."""
+    actions = present(inputs, "corporate_actions")
+    if actions is None:
+        return pl.DataFrame(schema={"underlying": pl.String()})
+    since = pl.col("ex_date") > sessions.previous_session(session)
+    kinds = pl.col("kind").is_in(["split", "symbol_change"])
+    events = actions.filter(since & (pl.col("ex_date") <= session) & kinds)
+    tickers = pl.concat([events["underlying"], events["new_symbol"].drop_nulls().alias("underlying")])
+    return tickers.unique().sort().to_frame()
 
 
 def gamma_factors(
@@ -122,12 +136,13 @@ def _gamma_sums(
     terms = contracts.group_by("root", "expiry").agg(
         pl.col("expires_utc").max(), pl.col("multiplier").max(), pl.col("is_adjusted").any()
     )
-    own = implied.filter(pl.col("quality") == "ok").select("contract", "iv")
+    # With the strike: the text of a contract from before a split names another contract now.
+    own = implied.filter(pl.col("quality") == "ok").select("contract", "strike", "iv")
     rows = (
         held.select("contract", "underlying", "root", "expiry", "right", "strike", "quantity")
         .join(terms, on=["root", "expiry"], how="left")
         .join(spots.select("underlying", "spot_close"), on="underlying", how="left")
-        .join(own, on="contract", how="left")
+        .join(own, on=["contract", "strike"], how="left")
         .sort("contract")
     )
     by_expiry = {(smile.underlying, smile.expires_utc): smile for smile in smiles}

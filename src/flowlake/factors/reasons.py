@@ -14,7 +14,9 @@ _STOCK = ("equity_bars_1d", "equity_bars_1m")
 _OPEN_INTEREST = ("open_interest",)
 _TRADES = ("option_trades",)
 
-_NO_RISE = "open interest of both sessions is not there, or a traded contract has no spot"
+_NO_RISE = (
+    "open interest of both sessions is not there, a split or change of symbol lies between them, or a traded contract has no spot"
+)
 
 _DAILY: Mapping[str, tuple[tuple[str, ...], str]] = {
     "spot_close": ((), "no stock bar, and no option price with a spot in the last 30 minutes"),

@@ -92,7 +92,7 @@ class AsOfReader:
         return frame
 
     def _actions(self, days: list[date]) -> pl.DataFrame:
-        frame = self._known(CORPORATE_ACTIONS, self.session) if self._has_actions() else CORPORATE_ACTIONS.empty()
+        frame = self._known(CORPORATE_ACTIONS, self.session) if self.knows_actions else CORPORATE_ACTIONS.empty()
         changes = pl.col("kind").is_in(["split", "symbol_change"])
         return (
             frame.filter(changes & (pl.col("ex_date") > days[0]) & (pl.col("ex_date") <= self.session))
@@ -100,7 +100,9 @@ class AsOfReader:
             .sort(pl.all())
         )
 
-    def _has_actions(self) -> bool:
+    @property
+    def knows_actions(self) -> bool:
+        """Whether the session's corporate actions are there; without them nothing can be adjusted."""
         return self._index.get(CORPORATE_ACTIONS, self.session) is not None
 
     def _events(self, days: list[date]) -> list[list[str]]:
@@ -110,28 +112,90 @@ class AsOfReader:
 def adjust_for_splits(frame: pl.DataFrame, ds: Dataset, actions: pl.DataFrame) -> pl.DataFrame:
     """Rows of earlier sessions on today's basis: splits and symbol changes of `actions` whose ex-date lies after the row's session.
 
-    Prices and strikes are divided by the ratio of new to old shares, quantities multiplied by it (a fraction of a contract is
-    cut off). Events of one day act together, days in order: a class that takes over another's ticker is not mistaken for it.
-    The text of `contract` stays as it was printed.
+    Shape and order of the rows stay. Prices of the underlying are divided by the ratio of new to old shares, share quantities
+    multiplied by it. Options follow the general rule of the Options Clearing Corporation: a whole ratio (2:1, 7:1) multiplies the
+    contracts and divides strikes and premiums; any other (3:2, a reverse 1:10) changes what a contract delivers and leaves count,
+    strike and quoted premium. So counts of contracts change by whole ratios alone, and so do all columns of a dataset with
+    `contract`: a row keeps strike, premium and spot on one basis. The text of `contract` stays as it was printed. Special cases
+    that the corporation decided otherwise (rounded strikes, cash in lieu, spin-offs) are not covered, nor are the terms of 3:2
+    splits before 2007, when strikes were divided.
+
+    Events of one day act together, days in order: a class that takes over another's ticker is not mistaken for it. A split on
+    the day of a change of symbol may be filed under either ticker.
     """
-    if "underlying" not in frame.columns:
+    if "underlying" not in frame.columns or frame.is_empty():
         return frame
-    for day in actions.get_column("ex_date").unique().sort():
-        of_day = actions.filter(pl.col("ex_date") == day)
-        before = pl.col(SESSION) < day
-        for underlying, ratio in of_day.filter(pl.col("kind") == "split").select("underlying", "ratio").drop_nulls().iter_rows():
-            hit = before & (pl.col("underlying") == underlying)
-            frame = frame.with_columns(
-                pl.when(hit).then(_adjusted(pl.col(c.name), c.adjust, ratio)).otherwise(pl.col(c.name)).cast(c.dtype).alias(c.name)
-                for c in ds.columns
-                if c.adjust is not None
-            )
-        names = dict(of_day.filter(pl.col("kind") == "symbol_change").select("underlying", "new_symbol").drop_nulls().iter_rows())
-        if names:
-            renamed = pl.col("underlying").replace(names)
-            frame = frame.with_columns(pl.when(before).then(renamed).otherwise(pl.col("underlying")).alias("underlying"))
-    return frame
+    events = _carried_forward(actions)
+    hit = (
+        frame.lazy()
+        .select("underlying", SESSION)
+        .filter(pl.col("underlying").is_in(events.get_column("underlying").unique().implode()))
+        .unique()
+        .sort(SESSION, "underlying")
+        .collect(engine="in-memory")
+    )
+    if hit.is_empty():
+        return frame
+    # The first event after the session: its factors already hold those of all later ones.
+    factors = hit.join_asof(
+        events.sort("ex_date", "underlying"),
+        left_on=SESSION,
+        right_on="ex_date",
+        by="underlying",
+        strategy="forward",
+        allow_exact_matches=False,
+        check_sortedness=False,
+    ).drop("ex_date")
+    joined = frame.join(factors, on=["underlying", SESSION], how="left", maintain_order="left")
+    by_contract = "contract" in frame.columns
+    adjusted = [
+        _adjusted(pl.col(c.name), c.adjust, by_contract or (c.adjust is Adjust.QUANTITY and c.dtype.is_integer())).cast(c.dtype)
+        for c in ds.columns
+        if c.adjust is not None
+    ]
+    return joined.with_columns(*adjusted, pl.coalesce("later_underlying", "underlying").alias("underlying")).select(frame.columns)
 
 
-def _adjusted(value: pl.Expr, how: Adjust, ratio: float) -> pl.Expr:
-    return value / ratio if how is Adjust.PRICE else value * ratio
+_CARRIED = {
+    "underlying": pl.String(),
+    "ex_date": pl.Date(),
+    "later_underlying": pl.String(),
+    "share_factor": pl.Float64(),
+    "contract_factor": pl.Int64(),
+}
+
+
+def _carried_forward(actions: pl.DataFrame) -> pl.DataFrame:
+    """What becomes of a ticker from each of its ex-dates on, that day's and all later events of `actions` included.
+
+    One row per `underlying` and `ex_date`: `later_underlying`, `share_factor` (new shares per old), `contract_factor` (the product
+    of the whole ratios alone).
+    """
+    days: dict[date, tuple[dict[str, float], dict[str, str]]] = {}
+    for underlying, day, kind, ratio, new in (
+        actions.select("underlying", "ex_date", "kind", "ratio", "new_symbol").sort(pl.all()).iter_rows()
+    ):
+        splits, names = days.setdefault(day, ({}, {}))
+        if kind == "split" and ratio is not None:
+            splits[underlying] = splits.get(underlying, 1.0) * ratio
+        elif kind == "symbol_change" and new is not None:
+            names[underlying] = new
+    carried: dict[str, tuple[str, float, int]] = {}
+    rows = []
+    for day in sorted(days, reverse=True):
+        splits, names = days[day]
+        of_day = {}
+        for old in sorted(splits.keys() | names.keys()):
+            new = names.get(old, old)
+            # A ticker that is itself given up that day has its own splits, not those of the class that takes it over.
+            ratio = splits.get(old, 1.0 if new in names else splits.get(new, 1.0))
+            later, shares, contracts = carried.get(new, (new, 1.0, 1))
+            of_day[old] = (later, ratio * shares, (int(ratio) if ratio >= 1 and ratio.is_integer() else 1) * contracts)
+        rows += [(old, day, *effect) for old, effect in of_day.items()]
+        carried |= of_day
+    return pl.DataFrame(rows, schema=_CARRIED, orient="row")
+
+
+def _adjusted(value: pl.Expr, how: Adjust, whole_only: bool) -> pl.Expr:
+    factor = pl.col("contract_factor" if whole_only else "share_factor").fill_null(1)
+    return value / factor if how is Adjust.PRICE else value * factor

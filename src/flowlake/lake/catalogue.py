@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flowlake.datasets.model import SESSION, Dataset
 from flowlake.datasets.ops import QUARANTINE
 from flowlake.datasets.registry import DATASETS, RUN_KEYED
-from flowlake.datasets.render import duckdb_view
+from flowlake.datasets.render import PARTITION_FILE, duckdb_view
 from flowlake.lake.journal import ops_frame
 from flowlake.lake.quarantine import refusals
 from flowlake.lake.store import S3Store, Store
@@ -42,8 +42,7 @@ def connect(
             paths = files.get(ds.name, [])
             connection.execute(duckdb_view(ds, store.root, exists=bool(paths), as_of=as_of, last_session=last_session, files=paths))
         else:
-            exists = any(f"/{SESSION}=" in stat.path for stat in store.list(f"{ds.layer.value}/{ds.name}/"))
-            connection.execute(duckdb_view(ds, store.root, exists=exists, as_of=as_of, last_session=last_session))
+            connection.execute(duckdb_view(ds, store.root, exists=_exists(store, ds), as_of=as_of, last_session=last_session))
     return connection
 
 
@@ -54,8 +53,11 @@ def _ops_view(connection: duckdb.DuckDBPyConnection, store: Store, ds: Dataset) 
         connection.execute("CREATE OR REPLACE TABLE quarantine AS SELECT * FROM _quarantine_rows")
         connection.unregister("_quarantine_rows")
         return
-    recorded = any(stat.path.endswith(".parquet") for stat in store.list(f"{ds.layer.value}/{ds.name}/"))
-    connection.execute(duckdb_view(ds, store.root, exists=recorded))
+    connection.execute(duckdb_view(ds, store.root, exists=_exists(store, ds)))
+
+
+def _exists(store: Store, ds: Dataset) -> bool:
+    return any(stat.path.endswith(f"/{PARTITION_FILE}") for stat in store.list(f"{ds.layer.value}/{ds.name}/"))
 
 
 def _value(value: Any, name: str) -> Any:

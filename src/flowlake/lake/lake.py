@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from polars.io.plugins import register_io_source
 
 from flowlake.core.errors import UsageError
-from flowlake.core.sessions import NEW_YORK, decision_time, is_session, sessions_between
+from flowlake.core.sessions import CALENDAR_FIRST, CALENDAR_LAST, NEW_YORK, decision_time, sessions_between
 from flowlake.core.settings import Settings, load_settings
+from flowlake.datasets import registry
 from flowlake.datasets.model import KNOWN_AT, SESSION, Dataset
 from flowlake.datasets.ops import PUBLICATIONS, QUARANTINE, RUNS
-from flowlake.datasets.registry import DATASETS, RUN_KEYED, dataset
+from flowlake.datasets.registry import DATASETS, RUN_KEYED
 from flowlake.lake import catalogue, journal
 from flowlake.lake.index import Index
 from flowlake.lake.partitions import HISTORY, declared, decode, history_path, partition_path
@@ -55,29 +57,30 @@ class Lake:
         """Names of the datasets that hold at least one partition or record."""
         return [name for name, ds in DATASETS.items() if any(True for _ in self.store.list(f"{ds.layer.value}/{ds.name}/"))]
 
-    def runs_with(self, name: str) -> int:
+    def runs_with(self, dataset: str) -> int:
         """Runs that left records in an ops dataset; for `quarantine` its entries."""
-        ds = dataset(name)
+        ds = registry.dataset(dataset)
         if ds is QUARANTINE:
             return len(refusals(self.store))
         return sum(1 for stat in self.store.list(f"{ds.layer.value}/{ds.name}/") if "/run=" in stat.path)
 
-    def sessions(self, name: str) -> list[date]:
+    def sessions(self, dataset: str) -> list[date]:
         """Sessions for which a dataset has a partition in this view."""
-        days = sorted(self._paths(dataset(name)))
+        days = sorted(self._paths(registry.dataset(dataset)))
         return [day for day in days if self.view.last_session is None or day <= self.view.last_session]
 
-    def read(self, name: str, sessions: Sessions = None, underlyings: str | Iterable[str] | None = None) -> pl.LazyFrame:
+    def read(self, dataset: str, sessions: Sessions = None, underlyings: str | Iterable[str] | None = None) -> pl.LazyFrame:
         """Rows of a dataset, lazily, with the column `session`.
 
         `sessions`: None (all), one date, a pair (first, last) both inclusive as a tuple, or a list of dates.
-        `underlyings`: one ticker or several. Raises UsageError for an unknown dataset.
+        `underlyings`: one ticker or several. Raises UsageError for an unknown dataset, and for sessions that are no dates.
         """
-        ds = dataset(name)
+        ds = registry.dataset(dataset)
         if ds in RUN_KEYED:
             return journal.records(self.store, ds).lazy()
+        wanted = _normalised(sessions)
         paths = self._paths(ds)
-        days = [day for day in self.sessions(name) if _wanted(day, sessions)]
+        days = [day for day in self.sessions(dataset) if _wanted(day, wanted)]
         if not days:
             return _underlyings(ds.empty().lazy(), ds, underlyings)
         frames = [self._scan(ds, paths[day]).with_columns(pl.lit(day, dtype=pl.Date).alias(SESSION)) for day in days]
@@ -122,7 +125,7 @@ class Lake:
 
     def _scan(self, ds: Dataset, path: str) -> pl.LazyFrame:
         if self.store.root.startswith("s3://"):
-            return declared(ds, decode(self.store.read(path), path).lazy())
+            return _lazy_object(self.store, ds, path)
         return declared(ds, pl.scan_parquet(self.store.uri(path), glob=False, hive_partitioning=False))
 
     def _paths(self, ds: Dataset) -> dict[date, str]:
@@ -177,8 +180,10 @@ def knowledge_moment(moment: date | datetime | str) -> tuple[datetime, date]:
         if moment.tzinfo is None:
             raise UsageError(f"{moment} has no time zone", "write for example 2024-01-02T10:00:00-05:00, or just the date")
         return moment, moment.astimezone(NEW_YORK).date()
-    session = moment if is_session(moment) else sessions_between(date.min.replace(year=1998), moment)[-1]
-    return decision_time(session), session
+    before = sessions_between(CALENDAR_FIRST, moment)
+    if not before or moment > CALENDAR_LAST:
+        raise UsageError(f"{moment} is outside the calendar", f"give a day from {CALENDAR_FIRST} to {CALENDAR_LAST}")
+    return decision_time(before[-1]), before[-1]
 
 
 def _parse(text: str) -> date | datetime:
@@ -188,19 +193,43 @@ def _parse(text: str) -> date | datetime:
         raise UsageError(f"{text!r} is no date", "write YYYY-MM-DD, or a moment with its time zone") from None
 
 
-def _wanted(day: date, sessions: Sessions) -> bool:
+def _lazy_object(store: Store, ds: Dataset, path: str) -> pl.LazyFrame:
+    """A partition of an S3 lake that is fetched when, and only if, the query comes to it."""
+
+    def rows(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        frame = declared(ds, decode(store.read(path), path).lazy())
+        frame = frame if predicate is None else frame.filter(predicate)
+        frame = frame if with_columns is None else frame.select(with_columns)
+        yield (frame if n_rows is None else frame.head(n_rows)).collect(engine="in-memory")
+
+    return register_io_source(rows, schema=ds.polars_schema())
+
+
+def _normalised(sessions: Sessions) -> tuple[date, date] | frozenset[date] | None:
+    """A range or a set of dates. Raises UsageError for anything else."""
     if sessions is None:
-        return True
+        return None
     if isinstance(sessions, (date, str)):
-        return day == _day(sessions)
+        return frozenset([_day(sessions)])
     if isinstance(sessions, tuple):
-        first, last = sessions
-        return _day(first) <= day <= _day(last)
-    return day in {_day(s) for s in sessions}
+        if len(sessions) != 2:
+            raise UsageError(f"sessions={sessions!r} is no range", "give (first, last), one date, or a list of dates")
+        return _day(sessions[0]), _day(sessions[1])
+    return frozenset(_day(one) for one in sessions)
+
+
+def _wanted(day: date, wanted: tuple[date, date] | frozenset[date] | None) -> bool:
+    if wanted is None:
+        return True
+    return wanted[0] <= day <= wanted[1] if isinstance(wanted, tuple) else day in wanted
 
 
 def _day(value: date | str) -> date:
     try:
+        if isinstance(value, datetime):
+            return value.date()
         return date.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
         raise UsageError(f"{value!r} is no date", "write YYYY-MM-DD") from None

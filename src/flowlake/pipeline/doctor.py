@@ -45,7 +45,7 @@ def examine(settings: Settings) -> list[Finding]:
     """All findings; nothing is changed but a probe object in the lake's staging area."""
     found = [Finding("software", "ok", f"python={platform.python_version()} {libraries()}"), _lake(settings)]
     try:
-        listing = list_bucket(open_bucket(settings), {})
+        listing = list_bucket(open_bucket(settings), {}, settings.skip_feeds)
     except FlowlakeError as error:
         return [*found, Finding("bucket", "failed", f"{error.what} ({error.cure})")]
     return [*found, _bucket(listing), *_feeds(listing), *_factors(listing)]

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -35,6 +35,8 @@ log = logging.getLogger("flowlake")
 LISTING = "bucket_listing"
 CACHE_ROWS = 5_000_000
 """Rows of partitions that one process keeps for later steps; windows read the same partitions again and again."""
+CACHE_FRAME_ROWS = 500_000
+"""A larger partition is a tape that one session reads; keeping it would push out the windows that every session reads."""
 REJECTED_SHARE = 0.01
 REJECTED_ROWS = 10
 """A partition is held when more than these many rows and more than this share of them were rejected."""
@@ -78,6 +80,8 @@ class StepResult:
     validations: list[dict[str, Any]] = field(default_factory=list)
     refused: int = 0
     source_unavailable: bool = False
+    awaits: str = ""
+    """The source file that could not be had, here or in a step that this one builds on."""
 
 
 class Context:
@@ -102,12 +106,18 @@ class Context:
             self._cache.move_to_end(key)
             return self._cache[key]
         frame = partitions.read_partition(self.store, ds, day)
+        if frame.height > CACHE_FRAME_ROWS:
+            return frame
         self._cache[key] = frame
         self._cached_rows += frame.height
         while self._cached_rows > CACHE_ROWS and len(self._cache) > 1:
             _, dropped = self._cache.popitem(last=False)
             self._cached_rows -= dropped.height
         return frame
+
+    def is_held(self, dataset: str, session: date) -> bool:
+        """Whether quarantine holds a candidate of the partition."""
+        return any(refusal.kind == "held" for refusal in quarantine.refusals(self.store, f"{dataset}/session={session}"))
 
     def held(self, step: Step, session: date, inputs_key: str) -> Refusal | None:
         """The refusal that holds this step on these inputs, if there is one."""
@@ -121,18 +131,27 @@ class Context:
         return None
 
 
-def execute(task: Task, context: Context) -> StepResult:
-    """Run a task. Never raises for bad input or an unavailable source: the result says what happened."""
-    result = StepResult(task.step.name, task.session, "failed")
+def execute(task: Task, context: Context, awaits: str = "") -> StepResult:
+    """Run a task. Never raises for bad input or an unavailable source: the result says what happened.
+
+    `awaits` names a file that the bucket lists and did not give, in a step that this one builds on. What restates itself goes on
+    without it; a windowed or fitted step waits, because its output is not replaced when the file comes.
+    """
+    result = StepResult(task.step.name, task.session, "failed", awaits=awaits)
     began = time.monotonic()
     try:
-        _execute(task, context, result)
+        if awaits and task.step.vintage:
+            result.status, result.detail = "blocked", f"waits for {awaits}, which the bucket did not give"
+        else:
+            _execute(task, context, result)
     except BadInputError as error:
         _hold(task, context, result, error.rule, error.what, error.cure, None, None)
     except (FlowlakeError, pl.exceptions.PolarsError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
         result.status = "failed"
         result.detail = str(error) if isinstance(error, FlowlakeError) else f"{type(error).__name__}: {error}"
-        result.source_unavailable = isinstance(error, SourceUnavailableError)
+        if isinstance(error, SourceUnavailableError):
+            result.source_unavailable = True
+            result.awaits = f"{task.step.writes[0]} of {task.session}"
         log.exception("%s %s failed", task.step.name, task.session)
         if isinstance(error, StorageError):
             raise
@@ -175,7 +194,7 @@ def decide(task: Task, context: Context, result: StepResult) -> Decision:
         records = source.records
     else:
         reader = _reader(task, context)
-        gathered = _gather(task, reader)
+        gathered = _gather(task, reader, lambda name: context.is_held(name, session))
         if isinstance(gathered, str):
             return Decision("blocked", gathered)
         records = gathered
@@ -197,6 +216,8 @@ def _execute(task: Task, context: Context, result: StepResult) -> None:
     result.inputs_key = decision.key
     if decision.status != "due":
         result.status, result.detail = decision.status, decision.detail
+        if decision.status == "absent":  # what an earlier version of the file had left in quarantine is settled
+            quarantine.settle(context.store, step.writes[0], str(session), "")
     elif decision.source is not None:
         _publish(task, context, result, decision.records, raw_output(decision.source.table(), DATASETS[step.writes[0]], session))
     elif decision.reader is not None:
@@ -218,7 +239,7 @@ def _slice(read: Read) -> Slice:
     return Slice(DATASETS[read.dataset], read.sessions, read.lag, read.adjust)
 
 
-def _gather(task: Task, reader: AsOfReader) -> tuple[InputRecord, ...] | str:
+def _gather(task: Task, reader: AsOfReader, is_held: Callable[[str], bool]) -> tuple[InputRecord, ...] | str:
     """The record of every input that exists, or the reason why the step cannot run."""
     step = task.step
     found = {read.dataset: reader.record(_slice(read)) for read in step.reads}
@@ -226,6 +247,12 @@ def _gather(task: Task, reader: AsOfReader) -> tuple[InputRecord, ...] | str:
         read.dataset for read in step.reads if read.required and not _has_today(found[read.dataset], read, task.session)
     ]:
         return f"needs {', '.join(missing)}"
+    if any(read.adjust for read in step.reads) and not reader.knows_actions:
+        return "needs corporate_actions: without it earlier prices would not be brought to today's shares"
+    if held := [
+        read.dataset for read in step.reads if read.waits_if_held and found[read.dataset] is None and is_held(read.dataset)
+    ]:
+        return f"waits for {', '.join(held)}, held in quarantine"
     if step.any_of and not any(_is_today(found.get(name), task.session) for name in step.any_of):
         return f"needs one of {', '.join(step.any_of)}"
     records = [record for record in found.values() if record is not None]
@@ -301,6 +328,8 @@ def _publish(task: Task, context: Context, result: StepResult, records: tuple[In
             _hold(task, context, result, "audit", what, cure, table, first.rows)
             return
         result.findings.extend(_warning_rows(audited, session))
+    # Rejected rows are kept before the partition is served without them: a kill in between loses nothing.
+    _keep_rejected(task, context, result, output.findings)
     for name, table in tables.items():
         body = partitions.encode(
             DATASETS[name], table, {partitions.FOOTER_KEY: _lineage(step, session, name, table, records, result).to_json()}
@@ -308,7 +337,6 @@ def _publish(task: Task, context: Context, result: StepResult, records: tuple[In
         result.published.append(publish(context.store, context.index, DATASETS[name], session, body))
         result.rows += table.height
         quarantine.settle(context.store, name, str(session), result.inputs_key)
-    _keep_rejected(task, context, result, output.findings)
     result.status = "built"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -66,11 +66,14 @@ def run_local(
 ) -> Iterator[StepResult]:
     """One task after another in this process, in the given order; each session's new files are downloaded in parallel first."""
     context = Context(settings, options)
-    for _, of_session in groupby(tasks, key=lambda task: task.session):
+    awaits: list[str] = []
+    for _, of_session in groupby(graph(tasks), key=lambda node: node.task.session):
         todo = list(of_session)
-        context.ingester.prefetch((o for task in todo if task.step.is_ingest for o in task.objects), on_bytes)
-        for task in todo:
-            yield execute(task, context)
+        context.ingester.prefetch((o for node in todo if node.task.step.is_ingest for o in node.task.objects), on_bytes)
+        for node in todo:
+            result = execute(node.task, context, _first(awaits[i] for i in node.after))
+            awaits.append(result.awaits)
+            yield result
 
 
 def run_dask(tasks: Sequence[Task], settings: Settings, options: Options, scheduler: str, workers: int) -> Iterator[StepResult]:
@@ -91,17 +94,21 @@ def run_dask(tasks: Sequence[Task], settings: Settings, options: Options, schedu
             yield result
 
 
+def _first(awaits: Iterable[str]) -> str:
+    return next((name for name in awaits if name), "")
+
+
 _CONTEXTS: dict[str, Context] = {}
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def run_task(task: Task, settings: Settings, options: Options, waits: Sequence[StepResult] = ()) -> StepResult:
-    """Run a task in a worker; `waits` only orders it. Several threads of one worker take turns: they share a context."""
+    """Run a task in a worker; `waits` orders it, and tells which file could not be had. Threads of one worker take turns."""
     with _ONE_AT_A_TIME:
         if options.run_id not in _CONTEXTS:
             _CONTEXTS.clear()
             _CONTEXTS[options.run_id] = Context(settings, options, shared=True)
-        return execute(task, _CONTEXTS[options.run_id])
+        return execute(task, _CONTEXTS[options.run_id], _first(result.awaits for result in waits))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
-from flowlake.core.errors import BadInputError
+from flowlake.core.errors import BadInputError, UsageError
 from flowlake.core.sessions import decision_time, is_session, next_session
 from flowlake.core.settings import Settings
 from flowlake.datasets.checks import Severity
@@ -95,13 +95,19 @@ def _grouped(objects: Iterable[SourceObject], key: Callable[[SourceObject], Key]
     return {name: tuple(found) for name, found in grouped.items()}
 
 
-def list_bucket(bucket: Bucket, known: dict[tuple[str, str, int], str]) -> Listing:
-    """Everything in the bucket that feeds the lake. `known` maps (key, etag, size) to a hash that was computed before."""
+def list_bucket(bucket: Bucket, known: dict[tuple[str, str, int], str], skip: str = "") -> Listing:
+    """Everything in the bucket that feeds the lake. `known` maps (key, etag, size) to a hash that was computed before.
+
+    `skip`: raw datasets to leave out, separated by commas; UsageError where one does not exist.
+    """
+    skipped = {name.strip() for name in skip.split(",") if name.strip()}
+    if wrong := sorted(skipped - set(_RAW)):
+        raise UsageError(f"skip_feeds names {', '.join(wrong)}, which is no raw dataset", f"they are {', '.join(_RAW)}")
     found: list[SourceObject] = []
     unknown = 0
     for info in bucket.objects():
         match = feeds.match(info.key)
-        if match is None:
+        if match is None or match.feed.dataset.name in skipped:
             unknown += 1
             continue
         sha = known.get((info.key, info.etag, info.size), "")
@@ -137,6 +143,14 @@ class Ingester:
             return None
         if objects[0].file_date is None:
             return self._reference_source(objects, session, result)
+        limit = self._settings.max_object_mb
+        if large := [o for o in objects if o.size > limit * 1_000_000]:
+            raise BadInputError(
+                large[0].key,
+                "too_large",
+                f"{large[0].size / 1e6:,.0f} MB, and the limit is {limit} MB: tables are read whole into memory",
+                f"leave it out with FLOWLAKE_SKIP_FEEDS={large[0].dataset}, or raise FLOWLAKE_MAX_OBJECT_MB on a large machine",
+            )
         if len(objects) > 1 and objects[0].dataset not in MANY_FILES:
             raise BadInputError(
                 f"{objects[0].dataset} {session}",
@@ -183,7 +197,8 @@ class Ingester:
         A failure is left for the step that needs the object to report.
         """
         had = {*self._downloads, *self._shas}
-        wanted = [o for o in objects if not o.sha256 and (o.key, o.etag) not in had]
+        limit = self._settings.max_object_mb * 1_000_000
+        wanted = [o for o in objects if not o.sha256 and (o.key, o.etag) not in had and o.size <= limit]
         if not wanted:
             return
         bucket, folder = self._open()

@@ -46,7 +46,12 @@ _CONTRACTS = Read("contracts", required=True)
 STEPS: tuple[Step, ...] = (
     *(_ingest(ds.name) for ds in RAW),
     _curate("sessions", "sessions:sessions"),
-    _curate("corporate_actions", "reference:corporate_actions", Read("corporate_actions_file"), Read("lean_events")),
+    _curate(
+        "corporate_actions",
+        "reference:corporate_actions",
+        Read("corporate_actions_file", waits_if_held=True),
+        Read("lean_events", waits_if_held=True),
+    ),
     _curate("rates", "reference:rates", Read("rates_file"), Read("lean_interest_rate")),
     _curate(
         "contracts",
@@ -109,6 +114,7 @@ STEPS: tuple[Step, ...] = (
             Read("equity_bars_1m"),
             Read("equity_bars_1d"),
             Read("open_interest", sessions=2, adjust=True),
+            Read("corporate_actions"),
         ),
         ("daily_factors",),
     ),
@@ -157,12 +163,14 @@ STEPS: tuple[Step, ...] = (
         1,
         "flowlake.backtest.outcomes:complete_outcomes",
         (
-            Read("factor_panel", sessions=LONGEST_HORIZON + 1, required=True, adjust=True),
+            Read("factor_panel", sessions=LONGEST_HORIZON + 1, adjust=True),
             Read("equity_bars_1d", sessions=LONGEST_HORIZON + 1, adjust=True),
             Read("equity_bars_1m", sessions=LONGEST_HORIZON + 1, adjust=True),
             Read("outcomes", sessions=60, lag=1),
         ),
         ("outcomes",),
+        # The signal is of an earlier session: to complete its outcome takes today's close, from the panel or from stock bars.
+        any_of=("factor_panel", "equity_bars_1d"),
         vintage=True,
     ),
     Step(
@@ -197,7 +205,7 @@ STEPS: tuple[Step, ...] = (
         Stage.SIGNALS,
         1,
         "flowlake.signals.calibration:calibrate",
-        (Read("outcomes", sessions=YEAR), Read("signals", sessions=YEAR + LONGEST_HORIZON, lag=1)),
+        (Read("outcomes", sessions=YEAR, required=True), Read("signals", sessions=YEAR + LONGEST_HORIZON, lag=1)),
         ("calibrations",),
         vintage=True,
     ),
@@ -208,9 +216,9 @@ STEPS: tuple[Step, ...] = (
         "flowlake.pipeline.composed:score_signals",
         (
             Read("factor_panel", sessions=HISTORY_SESSIONS, required=True, adjust=True),
-            Read("anomaly_scores"),
-            Read("regimes"),
-            Read("calibrations"),
+            Read("anomaly_scores", required=True),
+            Read("regimes", required=True),
+            Read("calibrations", required=True),
         ),
         ("signals", "signal_reasons"),
         vintage=True,

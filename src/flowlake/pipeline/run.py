@@ -116,7 +116,7 @@ def run(
         store.clean_staging(STALE_STAGING_SECONDS, time.time())
     records = Journal(store, new_run_id())
     options = Options(records.run_id, request.retry, request.restate)
-    listing = list_bucket(open_bucket(settings), ledger(journal.records(store, OBJECTS)))
+    listing = list_bucket(open_bucket(settings), ledger(journal.records(store, OBJECTS)), settings.skip_feeds)
     tasks = plan_tasks(listing, request)
     report = Report(records.run_id, request.first, request.last, len({t.session for t in tasks}), unknown_objects=listing.unknown)
     adopt(store, Index(store), records)
@@ -274,13 +274,14 @@ class Status:
 
 
 def status(settings: Settings, request: Request) -> list[Status]:
-    """What a run would do: fresh, due, held, restatable, blocked or absent. Nothing is fetched or written.
+    """What a run would do: fresh, due, held, restatable, blocked or absent. Nothing is written, and nothing
+    but the small reference files is fetched.
 
     A step that lacks an input which is itself due is due after it. One whose inputs exist and are due is shown by what the lake
     holds now: the run may find that nothing changed for it.
     """
     store = open_store(settings.lake, settings.lake_access)
-    listing = list_bucket(open_bucket(settings), ledger(journal.records(store, OBJECTS)))
+    listing = list_bucket(open_bucket(settings), ledger(journal.records(store, OBJECTS)), settings.skip_feeds)
     context = Context(settings, Options("status", request.retry, request.restate))
     found = []
     due: set[tuple[str, date]] = set()

@@ -2,7 +2,8 @@
 
 A logistic curve in the score, not isotonic steps: with a few dozen positives isotonic regression copies the sample, while
 two parameters with a prior on the slope do not. The curve never falls with the score, and is shrunk towards the base rate by
-the number of independent positives: windows of h sessions overlap, so h positives count as about one.
+the number of independent positives: windows of h sessions overlap, so h positives count as about one, and the underlyings of one
+session move together, so a session counts as a few positives at most, however many there were.
 
 Reference: Platt (1999), "Probabilistic outputs for support vector machines". Differs from it: a Gaussian prior on the slope,
 no target smoothing, and the shrinkage above.
@@ -30,6 +31,9 @@ LABEL_SESSIONS = 252
 SIGNAL_SESSIONS = LABEL_SESSIONS + max(HORIZONS)
 MIN_LABELS = 100
 MIN_POSITIVES = 10
+MIN_SIGNAL_SESSIONS = 20
+SESSION_POSITIVES = 5
+"""Positives of one session that count as independent, at most on average."""
 SHRINKAGE_POSITIVES = 20.0
 """Independent positives at which the curve and the base rate weigh the same."""
 SLOPE_PRECISION = 1.0
@@ -88,14 +92,15 @@ def _calibration(labelled: pl.DataFrame, horizon: int, label: str) -> dict[str, 
         "last_signal_session": known["signal_session"].max(),
         "reason": None,
     }
-    if row["labels"] < MIN_LABELS or row["positives"] < MIN_POSITIVES:
+    sessions = known["signal_session"].n_unique()
+    if row["labels"] < MIN_LABELS or row["positives"] < MIN_POSITIVES or sessions < MIN_SIGNAL_SESSIONS:
         row["reason"] = (
-            f"not enough labels: {row['labels']} outcomes, {row['positives']} of them significant, "
-            f"{MIN_LABELS} and {MIN_POSITIVES} needed"
+            f"not enough labels: {row['labels']} outcomes, {row['positives']} of them significant, of {sessions} signal sessions; "
+            f"{MIN_LABELS}, {MIN_POSITIVES} and {MIN_SIGNAL_SESSIONS} needed"
         )
         return row
     scores = known["score"].to_numpy().astype(np.float64)
-    shrinkage = SHRINKAGE_POSITIVES / (SHRINKAGE_POSITIVES + row["positives"] / horizon)
+    shrinkage = SHRINKAGE_POSITIVES / (SHRINKAGE_POSITIVES + independent_positives(known["signal_session"], happened, horizon))
     intercept, slope = fit_logistic(scores / 100.0, happened)
     knots = [
         [float(score), shrinkage * row["base_rate"] + (1.0 - shrinkage) * sigmoid(intercept + slope * score / 100.0)]
@@ -110,6 +115,12 @@ def _calibration(labelled: pl.DataFrame, horizon: int, label: str) -> dict[str, 
         "brier": float(((stated - happened) ** 2).mean()),
         "brier_base_rate": row["base_rate"] * (1.0 - row["base_rate"]),
     }
+
+
+def independent_positives(signal_sessions: pl.Series, happened: Bool, horizon: int) -> float:
+    """Positives that count: at most SESSION_POSITIVES per session that has one, divided by the sessions that a window spans."""
+    positives = signal_sessions.filter(pl.Series(happened))
+    return min(len(positives), positives.n_unique() * SESSION_POSITIVES) / horizon
 
 
 def probability(knots: str, score: float) -> float:

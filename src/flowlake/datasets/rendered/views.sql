@@ -12,7 +12,19 @@ CREATE OR REPLACE VIEW "massive_option_trades" AS SELECT
   "extra",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/massive_option_trades/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/massive_option_trades/session=*/part.parquet'], filename = true, schema = MAP {
+  'ticker': {name: 'ticker', type: 'VARCHAR', default_value: NULL},
+  'conditions': {name: 'conditions', type: 'VARCHAR', default_value: NULL},
+  'correction': {name: 'correction', type: 'VARCHAR', default_value: NULL},
+  'exchange': {name: 'exchange', type: 'BIGINT', default_value: NULL},
+  'participant_timestamp': {name: 'participant_timestamp', type: 'BIGINT', default_value: NULL},
+  'price': {name: 'price', type: 'DOUBLE', default_value: NULL},
+  'sip_timestamp': {name: 'sip_timestamp', type: 'BIGINT', default_value: NULL},
+  'size': {name: 'size', type: 'DOUBLE', default_value: NULL},
+  'row': {name: 'row', type: 'BIGINT', default_value: NULL},
+  'extra': {name: 'extra', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "massive_option_quotes" AS SELECT
   "ticker",
@@ -28,7 +40,20 @@ CREATE OR REPLACE VIEW "massive_option_quotes" AS SELECT
   "extra",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/massive_option_quotes/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/massive_option_quotes/session=*/part.parquet'], filename = true, schema = MAP {
+  'ticker': {name: 'ticker', type: 'VARCHAR', default_value: NULL},
+  'ask_exchange': {name: 'ask_exchange', type: 'BIGINT', default_value: NULL},
+  'ask_price': {name: 'ask_price', type: 'DOUBLE', default_value: NULL},
+  'ask_size': {name: 'ask_size', type: 'DOUBLE', default_value: NULL},
+  'bid_exchange': {name: 'bid_exchange', type: 'BIGINT', default_value: NULL},
+  'bid_price': {name: 'bid_price', type: 'DOUBLE', default_value: NULL},
+  'bid_size': {name: 'bid_size', type: 'DOUBLE', default_value: NULL},
+  'sequence_number': {name: 'sequence_number', type: 'BIGINT', default_value: NULL},
+  'sip_timestamp': {name: 'sip_timestamp', type: 'BIGINT', default_value: NULL},
+  'row': {name: 'row', type: 'BIGINT', default_value: NULL},
+  'extra': {name: 'extra', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "massive_option_minute" AS SELECT
   "ticker",
@@ -43,7 +68,19 @@ CREATE OR REPLACE VIEW "massive_option_minute" AS SELECT
   "extra",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/massive_option_minute/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/massive_option_minute/session=*/part.parquet'], filename = true, schema = MAP {
+  'ticker': {name: 'ticker', type: 'VARCHAR', default_value: NULL},
+  'volume': {name: 'volume', type: 'DOUBLE', default_value: NULL},
+  'open': {name: 'open', type: 'DOUBLE', default_value: NULL},
+  'close': {name: 'close', type: 'DOUBLE', default_value: NULL},
+  'high': {name: 'high', type: 'DOUBLE', default_value: NULL},
+  'low': {name: 'low', type: 'DOUBLE', default_value: NULL},
+  'window_start': {name: 'window_start', type: 'BIGINT', default_value: NULL},
+  'transactions': {name: 'transactions', type: 'BIGINT', default_value: NULL},
+  'row': {name: 'row', type: 'BIGINT', default_value: NULL},
+  'extra': {name: 'extra', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "massive_option_day" AS SELECT
   "ticker",
@@ -58,7 +95,19 @@ CREATE OR REPLACE VIEW "massive_option_day" AS SELECT
   "extra",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/massive_option_day/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/massive_option_day/session=*/part.parquet'], filename = true, schema = MAP {
+  'ticker': {name: 'ticker', type: 'VARCHAR', default_value: NULL},
+  'volume': {name: 'volume', type: 'DOUBLE', default_value: NULL},
+  'open': {name: 'open', type: 'DOUBLE', default_value: NULL},
+  'close': {name: 'close', type: 'DOUBLE', default_value: NULL},
+  'high': {name: 'high', type: 'DOUBLE', default_value: NULL},
+  'low': {name: 'low', type: 'DOUBLE', default_value: NULL},
+  'window_start': {name: 'window_start', type: 'BIGINT', default_value: NULL},
+  'transactions': {name: 'transactions', type: 'BIGINT', default_value: NULL},
+  'row': {name: 'row', type: 'BIGINT', default_value: NULL},
+  'extra': {name: 'extra', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "massive_stock_trades" AS SELECT
   "ticker",
@@ -78,7 +127,24 @@ CREATE OR REPLACE VIEW "massive_stock_trades" AS SELECT
   "extra",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/massive_stock_trades/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/massive_stock_trades/session=*/part.parquet'], filename = true, schema = MAP {
+  'ticker': {name: 'ticker', type: 'VARCHAR', default_value: NULL},
+  'conditions': {name: 'conditions', type: 'VARCHAR', default_value: NULL},
+  'correction': {name: 'correction', type: 'VARCHAR', default_value: NULL},
+  'exchange': {name: 'exchange', type: 'BIGINT', default_value: NULL},
+  'id': {name: 'id', type: 'VARCHAR', default_value: NULL},
+  'participant_timestamp': {name: 'participant_timestamp', type: 'BIGINT', default_value: NULL},
+  'price': {name: 'price', type: 'DOUBLE', default_value: NULL},
+  'sequence_number': {name: 'sequence_number', type: 'BIGINT', default_value: NULL},
+  'sip_timestamp': {name: 'sip_timestamp', type: 'BIGINT', default_value: NULL},
+  'size': {name: 'size', type: 'DOUBLE', default_value: NULL},
+  'tape': {name: 'tape', type: 'BIGINT', default_value: NULL},
+  'trf_id': {name: 'trf_id', type: 'BIGINT', default_value: NULL},
+  'trf_timestamp': {name: 'trf_timestamp', type: 'BIGINT', default_value: NULL},
+  'row': {name: 'row', type: 'BIGINT', default_value: NULL},
+  'extra': {name: 'extra', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "massive_stock_minute" AS SELECT
   "ticker",
@@ -93,7 +159,19 @@ CREATE OR REPLACE VIEW "massive_stock_minute" AS SELECT
   "extra",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/massive_stock_minute/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/massive_stock_minute/session=*/part.parquet'], filename = true, schema = MAP {
+  'ticker': {name: 'ticker', type: 'VARCHAR', default_value: NULL},
+  'volume': {name: 'volume', type: 'DOUBLE', default_value: NULL},
+  'open': {name: 'open', type: 'DOUBLE', default_value: NULL},
+  'close': {name: 'close', type: 'DOUBLE', default_value: NULL},
+  'high': {name: 'high', type: 'DOUBLE', default_value: NULL},
+  'low': {name: 'low', type: 'DOUBLE', default_value: NULL},
+  'window_start': {name: 'window_start', type: 'BIGINT', default_value: NULL},
+  'transactions': {name: 'transactions', type: 'BIGINT', default_value: NULL},
+  'row': {name: 'row', type: 'BIGINT', default_value: NULL},
+  'extra': {name: 'extra', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "massive_stock_day" AS SELECT
   "ticker",
@@ -108,7 +186,19 @@ CREATE OR REPLACE VIEW "massive_stock_day" AS SELECT
   "extra",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/massive_stock_day/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/massive_stock_day/session=*/part.parquet'], filename = true, schema = MAP {
+  'ticker': {name: 'ticker', type: 'VARCHAR', default_value: NULL},
+  'volume': {name: 'volume', type: 'DOUBLE', default_value: NULL},
+  'open': {name: 'open', type: 'DOUBLE', default_value: NULL},
+  'close': {name: 'close', type: 'DOUBLE', default_value: NULL},
+  'high': {name: 'high', type: 'DOUBLE', default_value: NULL},
+  'low': {name: 'low', type: 'DOUBLE', default_value: NULL},
+  'window_start': {name: 'window_start', type: 'BIGINT', default_value: NULL},
+  'transactions': {name: 'transactions', type: 'BIGINT', default_value: NULL},
+  'row': {name: 'row', type: 'BIGINT', default_value: NULL},
+  'extra': {name: 'extra', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "cboe_snapshot" AS SELECT
   "underlying",
@@ -127,7 +217,23 @@ CREATE OR REPLACE VIEW "cboe_snapshot" AS SELECT
   "extra",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/cboe_snapshot/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/cboe_snapshot/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'strike': {name: 'strike', type: 'DOUBLE', default_value: NULL},
+  'dte': {name: 'dte', type: 'BIGINT', default_value: NULL},
+  'cp': {name: 'cp', type: 'VARCHAR', default_value: NULL},
+  'oi': {name: 'oi', type: 'BIGINT', default_value: NULL},
+  'gamma': {name: 'gamma', type: 'DOUBLE', default_value: NULL},
+  'delta': {name: 'delta', type: 'DOUBLE', default_value: NULL},
+  'iv': {name: 'iv', type: 'DOUBLE', default_value: NULL},
+  'bid': {name: 'bid', type: 'DOUBLE', default_value: NULL},
+  'ask': {name: 'ask', type: 'DOUBLE', default_value: NULL},
+  'spot': {name: 'spot', type: 'DOUBLE', default_value: NULL},
+  'captured_at': {name: 'captured_at', type: 'VARCHAR', default_value: NULL},
+  'row': {name: 'row', type: 'BIGINT', default_value: NULL},
+  'extra': {name: 'extra', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "open_interest_file" AS SELECT
   "ticker",
@@ -136,7 +242,13 @@ CREATE OR REPLACE VIEW "open_interest_file" AS SELECT
   "extra",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/open_interest_file/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/open_interest_file/session=*/part.parquet'], filename = true, schema = MAP {
+  'ticker': {name: 'ticker', type: 'VARCHAR', default_value: NULL},
+  'open_interest': {name: 'open_interest', type: 'DOUBLE', default_value: NULL},
+  'row': {name: 'row', type: 'BIGINT', default_value: NULL},
+  'extra': {name: 'extra', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "corporate_actions_file" AS SELECT
   "underlying",
@@ -148,7 +260,16 @@ CREATE OR REPLACE VIEW "corporate_actions_file" AS SELECT
   CAST("announced_at_utc" AS TIMESTAMPTZ) AS "announced_at_utc",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/corporate_actions_file/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/corporate_actions_file/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'ex_date': {name: 'ex_date', type: 'DATE', default_value: NULL},
+  'kind': {name: 'kind', type: 'VARCHAR', default_value: NULL},
+  'ratio': {name: 'ratio', type: 'DOUBLE', default_value: NULL},
+  'cash_amount_usd': {name: 'cash_amount_usd', type: 'DOUBLE', default_value: NULL},
+  'new_symbol': {name: 'new_symbol', type: 'VARCHAR', default_value: NULL},
+  'announced_at_utc': {name: 'announced_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "lean_events" AS SELECT
   "underlying",
@@ -160,7 +281,16 @@ CREATE OR REPLACE VIEW "lean_events" AS SELECT
   CAST("announced_at_utc" AS TIMESTAMPTZ) AS "announced_at_utc",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/lean_events/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/lean_events/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'ex_date': {name: 'ex_date', type: 'DATE', default_value: NULL},
+  'kind': {name: 'kind', type: 'VARCHAR', default_value: NULL},
+  'ratio': {name: 'ratio', type: 'DOUBLE', default_value: NULL},
+  'cash_amount_usd': {name: 'cash_amount_usd', type: 'DOUBLE', default_value: NULL},
+  'new_symbol': {name: 'new_symbol', type: 'VARCHAR', default_value: NULL},
+  'announced_at_utc': {name: 'announced_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "rates_file" AS SELECT
   "date",
@@ -168,14 +298,23 @@ CREATE OR REPLACE VIEW "rates_file" AS SELECT
   "rate",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/rates_file/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/rates_file/session=*/part.parquet'], filename = true, schema = MAP {
+  'date': {name: 'date', type: 'DATE', default_value: NULL},
+  'tenor_days': {name: 'tenor_days', type: 'BIGINT', default_value: NULL},
+  'rate': {name: 'rate', type: 'DOUBLE', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "lean_interest_rate" AS SELECT
   "date",
   "rate_percent",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/lean_interest_rate/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/lean_interest_rate/session=*/part.parquet'], filename = true, schema = MAP {
+  'date': {name: 'date', type: 'DATE', default_value: NULL},
+  'rate_percent': {name: 'rate_percent', type: 'DOUBLE', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "contract_roots_file" AS SELECT
   "root",
@@ -187,7 +326,16 @@ CREATE OR REPLACE VIEW "contract_roots_file" AS SELECT
   "valid_to",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/raw/contract_roots_file/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/contract_roots_file/session=*/part.parquet'], filename = true, schema = MAP {
+  'root': {name: 'root', type: 'VARCHAR', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'multiplier': {name: 'multiplier', type: 'DOUBLE', default_value: NULL},
+  'exercise': {name: 'exercise', type: 'VARCHAR', default_value: NULL},
+  'settlement': {name: 'settlement', type: 'VARCHAR', default_value: NULL},
+  'valid_from': {name: 'valid_from', type: 'DATE', default_value: NULL},
+  'valid_to': {name: 'valid_to', type: 'DATE', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "sessions" AS SELECT
   "calendar",
@@ -200,7 +348,17 @@ CREATE OR REPLACE VIEW "sessions" AS SELECT
   CAST("actionable_utc" AS TIMESTAMPTZ) AS "actionable_utc",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/curated/sessions/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/sessions/session=*/part.parquet'], filename = true, schema = MAP {
+  'calendar': {name: 'calendar', type: 'VARCHAR', default_value: NULL},
+  'open_utc': {name: 'open_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'close_utc': {name: 'close_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'is_half_day': {name: 'is_half_day', type: 'BOOLEAN', default_value: NULL},
+  'previous_session': {name: 'previous_session', type: 'DATE', default_value: NULL},
+  'next_session': {name: 'next_session', type: 'DATE', default_value: NULL},
+  'decision_utc': {name: 'decision_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'actionable_utc': {name: 'actionable_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "contracts" AS SELECT
   "contract",
@@ -218,7 +376,22 @@ CREATE OR REPLACE VIEW "contracts" AS SELECT
   CAST("expires_utc" AS TIMESTAMPTZ) AS "expires_utc",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/curated/contracts/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/contracts/session=*/part.parquet'], filename = true, schema = MAP {
+  'contract': {name: 'contract', type: 'VARCHAR', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'root': {name: 'root', type: 'VARCHAR', default_value: NULL},
+  'expiry': {name: 'expiry', type: 'DATE', default_value: NULL},
+  'right': {name: 'right', type: 'VARCHAR', default_value: NULL},
+  'strike': {name: 'strike', type: 'DOUBLE', default_value: NULL},
+  'strike_thousandths': {name: 'strike_thousandths', type: 'BIGINT', default_value: NULL},
+  'multiplier': {name: 'multiplier', type: 'DOUBLE', default_value: NULL},
+  'exercise': {name: 'exercise', type: 'VARCHAR', default_value: NULL},
+  'settlement': {name: 'settlement', type: 'VARCHAR', default_value: NULL},
+  'is_adjusted': {name: 'is_adjusted', type: 'BOOLEAN', default_value: NULL},
+  'last_trading_session': {name: 'last_trading_session', type: 'DATE', default_value: NULL},
+  'expires_utc': {name: 'expires_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "option_trades" AS SELECT
   "contract",
@@ -248,7 +421,34 @@ CREATE OR REPLACE VIEW "option_trades" AS SELECT
   "is_cancelled",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/curated/option_trades/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/option_trades/session=*/part.parquet'], filename = true, schema = MAP {
+  'contract': {name: 'contract', type: 'VARCHAR', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'root': {name: 'root', type: 'VARCHAR', default_value: NULL},
+  'expiry': {name: 'expiry', type: 'DATE', default_value: NULL},
+  'right': {name: 'right', type: 'VARCHAR', default_value: NULL},
+  'strike': {name: 'strike', type: 'DOUBLE', default_value: NULL},
+  'ts_utc': {name: 'ts_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'price': {name: 'price', type: 'DOUBLE', default_value: NULL},
+  'size': {name: 'size', type: 'BIGINT', default_value: NULL},
+  'premium_usd': {name: 'premium_usd', type: 'DOUBLE', default_value: NULL},
+  'exchange': {name: 'exchange', type: 'BIGINT', default_value: NULL},
+  'condition': {name: 'condition', type: 'BIGINT', default_value: NULL},
+  'conditions': {name: 'conditions', type: 'VARCHAR', default_value: NULL},
+  'condition_group': {name: 'condition_group', type: 'VARCHAR', default_value: NULL},
+  'in_volume': {name: 'in_volume', type: 'BOOLEAN', default_value: NULL},
+  'sets_price': {name: 'sets_price', type: 'BOOLEAN', default_value: NULL},
+  'may_be_signed': {name: 'may_be_signed', type: 'BOOLEAN', default_value: NULL},
+  'is_iso': {name: 'is_iso', type: 'BOOLEAN', default_value: NULL},
+  'is_auction': {name: 'is_auction', type: 'BOOLEAN', default_value: NULL},
+  'is_cross': {name: 'is_cross', type: 'BOOLEAN', default_value: NULL},
+  'is_floor': {name: 'is_floor', type: 'BOOLEAN', default_value: NULL},
+  'is_multi_leg': {name: 'is_multi_leg', type: 'BOOLEAN', default_value: NULL},
+  'is_stock_tied': {name: 'is_stock_tied', type: 'BOOLEAN', default_value: NULL},
+  'is_late': {name: 'is_late', type: 'BOOLEAN', default_value: NULL},
+  'is_cancelled': {name: 'is_cancelled', type: 'BOOLEAN', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "option_bars_1m" AS SELECT
   "contract",
@@ -266,7 +466,22 @@ CREATE OR REPLACE VIEW "option_bars_1m" AS SELECT
   "transactions",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/curated/option_bars_1m/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/option_bars_1m/session=*/part.parquet'], filename = true, schema = MAP {
+  'contract': {name: 'contract', type: 'VARCHAR', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'root': {name: 'root', type: 'VARCHAR', default_value: NULL},
+  'expiry': {name: 'expiry', type: 'DATE', default_value: NULL},
+  'right': {name: 'right', type: 'VARCHAR', default_value: NULL},
+  'strike': {name: 'strike', type: 'DOUBLE', default_value: NULL},
+  'ts_utc': {name: 'ts_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'open': {name: 'open', type: 'DOUBLE', default_value: NULL},
+  'high': {name: 'high', type: 'DOUBLE', default_value: NULL},
+  'low': {name: 'low', type: 'DOUBLE', default_value: NULL},
+  'close': {name: 'close', type: 'DOUBLE', default_value: NULL},
+  'volume': {name: 'volume', type: 'BIGINT', default_value: NULL},
+  'transactions': {name: 'transactions', type: 'BIGINT', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "option_bars_1d" AS SELECT
   "contract",
@@ -283,7 +498,21 @@ CREATE OR REPLACE VIEW "option_bars_1d" AS SELECT
   "transactions",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/curated/option_bars_1d/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/option_bars_1d/session=*/part.parquet'], filename = true, schema = MAP {
+  'contract': {name: 'contract', type: 'VARCHAR', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'root': {name: 'root', type: 'VARCHAR', default_value: NULL},
+  'expiry': {name: 'expiry', type: 'DATE', default_value: NULL},
+  'right': {name: 'right', type: 'VARCHAR', default_value: NULL},
+  'strike': {name: 'strike', type: 'DOUBLE', default_value: NULL},
+  'open': {name: 'open', type: 'DOUBLE', default_value: NULL},
+  'high': {name: 'high', type: 'DOUBLE', default_value: NULL},
+  'low': {name: 'low', type: 'DOUBLE', default_value: NULL},
+  'close': {name: 'close', type: 'DOUBLE', default_value: NULL},
+  'volume': {name: 'volume', type: 'BIGINT', default_value: NULL},
+  'transactions': {name: 'transactions', type: 'BIGINT', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "option_quotes_eod" AS SELECT
   "contract",
@@ -305,7 +534,26 @@ CREATE OR REPLACE VIEW "option_quotes_eod" AS SELECT
   "source",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/curated/option_quotes_eod/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/option_quotes_eod/session=*/part.parquet'], filename = true, schema = MAP {
+  'contract': {name: 'contract', type: 'VARCHAR', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'root': {name: 'root', type: 'VARCHAR', default_value: NULL},
+  'expiry': {name: 'expiry', type: 'DATE', default_value: NULL},
+  'right': {name: 'right', type: 'VARCHAR', default_value: NULL},
+  'strike': {name: 'strike', type: 'DOUBLE', default_value: NULL},
+  'ts_utc': {name: 'ts_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'bid': {name: 'bid', type: 'DOUBLE', default_value: NULL},
+  'ask': {name: 'ask', type: 'DOUBLE', default_value: NULL},
+  'bid_size': {name: 'bid_size', type: 'DOUBLE', default_value: NULL},
+  'ask_size': {name: 'ask_size', type: 'DOUBLE', default_value: NULL},
+  'spot': {name: 'spot', type: 'DOUBLE', default_value: NULL},
+  'vendor_iv': {name: 'vendor_iv', type: 'DOUBLE', default_value: NULL},
+  'vendor_delta': {name: 'vendor_delta', type: 'DOUBLE', default_value: NULL},
+  'vendor_gamma': {name: 'vendor_gamma', type: 'DOUBLE', default_value: NULL},
+  'root_is_inferred': {name: 'root_is_inferred', type: 'BOOLEAN', default_value: NULL},
+  'source': {name: 'source', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "open_interest" AS SELECT
   "contract",
@@ -320,7 +568,19 @@ CREATE OR REPLACE VIEW "open_interest" AS SELECT
   "source",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/curated/open_interest/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/open_interest/session=*/part.parquet'], filename = true, schema = MAP {
+  'contract': {name: 'contract', type: 'VARCHAR', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'root': {name: 'root', type: 'VARCHAR', default_value: NULL},
+  'expiry': {name: 'expiry', type: 'DATE', default_value: NULL},
+  'right': {name: 'right', type: 'VARCHAR', default_value: NULL},
+  'strike': {name: 'strike', type: 'DOUBLE', default_value: NULL},
+  'oi_session': {name: 'oi_session', type: 'DATE', default_value: NULL},
+  'open_interest_close': {name: 'open_interest_close', type: 'BIGINT', default_value: NULL},
+  'root_is_inferred': {name: 'root_is_inferred', type: 'BOOLEAN', default_value: NULL},
+  'source': {name: 'source', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "equity_bars_1m" AS SELECT
   "underlying",
@@ -334,7 +594,18 @@ CREATE OR REPLACE VIEW "equity_bars_1m" AS SELECT
   "is_regular",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/curated/equity_bars_1m/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/equity_bars_1m/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'ts_utc': {name: 'ts_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'open': {name: 'open', type: 'DOUBLE', default_value: NULL},
+  'high': {name: 'high', type: 'DOUBLE', default_value: NULL},
+  'low': {name: 'low', type: 'DOUBLE', default_value: NULL},
+  'close': {name: 'close', type: 'DOUBLE', default_value: NULL},
+  'volume': {name: 'volume', type: 'DOUBLE', default_value: NULL},
+  'transactions': {name: 'transactions', type: 'BIGINT', default_value: NULL},
+  'is_regular': {name: 'is_regular', type: 'BOOLEAN', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "equity_bars_1d" AS SELECT
   "underlying",
@@ -346,7 +617,16 @@ CREATE OR REPLACE VIEW "equity_bars_1d" AS SELECT
   "transactions",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/curated/equity_bars_1d/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/equity_bars_1d/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'open': {name: 'open', type: 'DOUBLE', default_value: NULL},
+  'high': {name: 'high', type: 'DOUBLE', default_value: NULL},
+  'low': {name: 'low', type: 'DOUBLE', default_value: NULL},
+  'close': {name: 'close', type: 'DOUBLE', default_value: NULL},
+  'volume': {name: 'volume', type: 'DOUBLE', default_value: NULL},
+  'transactions': {name: 'transactions', type: 'BIGINT', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "corporate_actions" AS SELECT
   "underlying",
@@ -359,7 +639,17 @@ CREATE OR REPLACE VIEW "corporate_actions" AS SELECT
   "source",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/curated/corporate_actions/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/corporate_actions/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'ex_date': {name: 'ex_date', type: 'DATE', default_value: NULL},
+  'kind': {name: 'kind', type: 'VARCHAR', default_value: NULL},
+  'ratio': {name: 'ratio', type: 'DOUBLE', default_value: NULL},
+  'cash_amount_usd': {name: 'cash_amount_usd', type: 'DOUBLE', default_value: NULL},
+  'new_symbol': {name: 'new_symbol', type: 'VARCHAR', default_value: NULL},
+  'announced_at_utc': {name: 'announced_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'source': {name: 'source', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "rates" AS SELECT
   "date",
@@ -368,7 +658,13 @@ CREATE OR REPLACE VIEW "rates" AS SELECT
   "source",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/curated/rates/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/rates/session=*/part.parquet'], filename = true, schema = MAP {
+  'date': {name: 'date', type: 'DATE', default_value: NULL},
+  'tenor_days': {name: 'tenor_days', type: 'BIGINT', default_value: NULL},
+  'rate': {name: 'rate', type: 'DOUBLE', default_value: NULL},
+  'source': {name: 'source', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "option_iv" AS SELECT
   "contract",
@@ -398,7 +694,34 @@ CREATE OR REPLACE VIEW "option_iv" AS SELECT
   "quality",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/derived/option_iv/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/derived/option_iv/session=*/part.parquet'], filename = true, schema = MAP {
+  'contract': {name: 'contract', type: 'VARCHAR', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'root': {name: 'root', type: 'VARCHAR', default_value: NULL},
+  'expiry': {name: 'expiry', type: 'DATE', default_value: NULL},
+  'right': {name: 'right', type: 'VARCHAR', default_value: NULL},
+  'strike': {name: 'strike', type: 'DOUBLE', default_value: NULL},
+  'exercise': {name: 'exercise', type: 'VARCHAR', default_value: NULL},
+  'iv': {name: 'iv', type: 'DOUBLE', default_value: NULL},
+  'spot': {name: 'spot', type: 'DOUBLE', default_value: NULL},
+  'spot_source': {name: 'spot_source', type: 'VARCHAR', default_value: NULL},
+  'forward': {name: 'forward', type: 'DOUBLE', default_value: NULL},
+  'forward_source': {name: 'forward_source', type: 'VARCHAR', default_value: NULL},
+  'discount': {name: 'discount', type: 'DOUBLE', default_value: NULL},
+  'rate_source': {name: 'rate_source', type: 'VARCHAR', default_value: NULL},
+  'years': {name: 'years', type: 'DOUBLE', default_value: NULL},
+  'price': {name: 'price', type: 'DOUBLE', default_value: NULL},
+  'price_source': {name: 'price_source', type: 'VARCHAR', default_value: NULL},
+  'ts_utc': {name: 'ts_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'delta': {name: 'delta', type: 'DOUBLE', default_value: NULL},
+  'gamma': {name: 'gamma', type: 'DOUBLE', default_value: NULL},
+  'vega': {name: 'vega', type: 'DOUBLE', default_value: NULL},
+  'theta': {name: 'theta', type: 'DOUBLE', default_value: NULL},
+  'vendor_iv': {name: 'vendor_iv', type: 'DOUBLE', default_value: NULL},
+  'volume': {name: 'volume', type: 'BIGINT', default_value: NULL},
+  'quality': {name: 'quality', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "daily_factors" AS SELECT
   "underlying",
@@ -438,7 +761,44 @@ CREATE OR REPLACE VIEW "daily_factors" AS SELECT
   "not_available",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/derived/daily_factors/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/derived/daily_factors/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'spot_close': {name: 'spot_close', type: 'DOUBLE', default_value: NULL},
+  'spot_source': {name: 'spot_source', type: 'VARCHAR', default_value: NULL},
+  'option_volume': {name: 'option_volume', type: 'BIGINT', default_value: NULL},
+  'call_volume': {name: 'call_volume', type: 'BIGINT', default_value: NULL},
+  'put_volume': {name: 'put_volume', type: 'BIGINT', default_value: NULL},
+  'option_trade_count': {name: 'option_trade_count', type: 'BIGINT', default_value: NULL},
+  'premium_usd': {name: 'premium_usd', type: 'DOUBLE', default_value: NULL},
+  'call_premium_usd': {name: 'call_premium_usd', type: 'DOUBLE', default_value: NULL},
+  'put_premium_usd': {name: 'put_premium_usd', type: 'DOUBLE', default_value: NULL},
+  'put_call_volume_ratio': {name: 'put_call_volume_ratio', type: 'DOUBLE', default_value: NULL},
+  'option_to_stock_volume': {name: 'option_to_stock_volume', type: 'DOUBLE', default_value: NULL},
+  'stock_volume': {name: 'stock_volume', type: 'DOUBLE', default_value: NULL},
+  'otm_short_call_volume': {name: 'otm_short_call_volume', type: 'BIGINT', default_value: NULL},
+  'otm_short_put_volume': {name: 'otm_short_put_volume', type: 'BIGINT', default_value: NULL},
+  'otm_short_call_premium_usd': {name: 'otm_short_call_premium_usd', type: 'DOUBLE', default_value: NULL},
+  'otm_short_put_premium_usd': {name: 'otm_short_put_premium_usd', type: 'DOUBLE', default_value: NULL},
+  'swept_otm_call_volume': {name: 'swept_otm_call_volume', type: 'BIGINT', default_value: NULL},
+  'swept_otm_put_volume': {name: 'swept_otm_put_volume', type: 'BIGINT', default_value: NULL},
+  'largest_contract_sweep_volume': {name: 'largest_contract_sweep_volume', type: 'BIGINT', default_value: NULL},
+  'swept_opening_call_volume': {name: 'swept_opening_call_volume', type: 'BIGINT', default_value: NULL},
+  'swept_opening_put_volume': {name: 'swept_opening_put_volume', type: 'BIGINT', default_value: NULL},
+  'iso_share': {name: 'iso_share', type: 'DOUBLE', default_value: NULL},
+  'multi_leg_share': {name: 'multi_leg_share', type: 'DOUBLE', default_value: NULL},
+  'auction_share': {name: 'auction_share', type: 'DOUBLE', default_value: NULL},
+  'largest_print_premium_usd': {name: 'largest_print_premium_usd', type: 'DOUBLE', default_value: NULL},
+  'contracts_traded': {name: 'contracts_traded', type: 'BIGINT', default_value: NULL},
+  'atm_iv_30d': {name: 'atm_iv_30d', type: 'DOUBLE', default_value: NULL},
+  'skew_25d': {name: 'skew_25d', type: 'DOUBLE', default_value: NULL},
+  'gamma_exposure_usd': {name: 'gamma_exposure_usd', type: 'DOUBLE', default_value: NULL},
+  'gamma_exposure_oi': {name: 'gamma_exposure_oi', type: 'VARCHAR', default_value: NULL},
+  'gamma_traded_usd': {name: 'gamma_traded_usd', type: 'DOUBLE', default_value: NULL},
+  'open_interest_close': {name: 'open_interest_close', type: 'BIGINT', default_value: NULL},
+  'open_interest_open': {name: 'open_interest_open', type: 'BIGINT', default_value: NULL},
+  'not_available': {name: 'not_available', type: 'VARCHAR[]', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "factor_panel" AS SELECT
   "underlying",
@@ -508,7 +868,74 @@ CREATE OR REPLACE VIEW "factor_panel" AS SELECT
   "not_available",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/derived/factor_panel/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/derived/factor_panel/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'spot_close': {name: 'spot_close', type: 'DOUBLE', default_value: NULL},
+  'spot_source': {name: 'spot_source', type: 'VARCHAR', default_value: NULL},
+  'option_volume': {name: 'option_volume', type: 'BIGINT', default_value: NULL},
+  'call_volume': {name: 'call_volume', type: 'BIGINT', default_value: NULL},
+  'put_volume': {name: 'put_volume', type: 'BIGINT', default_value: NULL},
+  'premium_usd': {name: 'premium_usd', type: 'DOUBLE', default_value: NULL},
+  'call_premium_usd': {name: 'call_premium_usd', type: 'DOUBLE', default_value: NULL},
+  'put_premium_usd': {name: 'put_premium_usd', type: 'DOUBLE', default_value: NULL},
+  'put_call_volume_ratio': {name: 'put_call_volume_ratio', type: 'DOUBLE', default_value: NULL},
+  'option_to_stock_volume': {name: 'option_to_stock_volume', type: 'DOUBLE', default_value: NULL},
+  'otm_short_call_volume': {name: 'otm_short_call_volume', type: 'BIGINT', default_value: NULL},
+  'otm_short_put_volume': {name: 'otm_short_put_volume', type: 'BIGINT', default_value: NULL},
+  'otm_short_call_premium_usd': {name: 'otm_short_call_premium_usd', type: 'DOUBLE', default_value: NULL},
+  'otm_short_put_premium_usd': {name: 'otm_short_put_premium_usd', type: 'DOUBLE', default_value: NULL},
+  'swept_otm_call_volume': {name: 'swept_otm_call_volume', type: 'BIGINT', default_value: NULL},
+  'swept_otm_put_volume': {name: 'swept_otm_put_volume', type: 'BIGINT', default_value: NULL},
+  'largest_contract_sweep_volume': {name: 'largest_contract_sweep_volume', type: 'BIGINT', default_value: NULL},
+  'swept_opening_call_volume': {name: 'swept_opening_call_volume', type: 'BIGINT', default_value: NULL},
+  'swept_opening_put_volume': {name: 'swept_opening_put_volume', type: 'BIGINT', default_value: NULL},
+  'iso_share': {name: 'iso_share', type: 'DOUBLE', default_value: NULL},
+  'multi_leg_share': {name: 'multi_leg_share', type: 'DOUBLE', default_value: NULL},
+  'auction_share': {name: 'auction_share', type: 'DOUBLE', default_value: NULL},
+  'largest_print_premium_usd': {name: 'largest_print_premium_usd', type: 'DOUBLE', default_value: NULL},
+  'contracts_traded': {name: 'contracts_traded', type: 'BIGINT', default_value: NULL},
+  'atm_iv_30d': {name: 'atm_iv_30d', type: 'DOUBLE', default_value: NULL},
+  'skew_25d': {name: 'skew_25d', type: 'DOUBLE', default_value: NULL},
+  'gamma_exposure_usd': {name: 'gamma_exposure_usd', type: 'DOUBLE', default_value: NULL},
+  'gamma_exposure_oi': {name: 'gamma_exposure_oi', type: 'VARCHAR', default_value: NULL},
+  'gamma_traded_usd': {name: 'gamma_traded_usd', type: 'DOUBLE', default_value: NULL},
+  'open_interest_close': {name: 'open_interest_close', type: 'BIGINT', default_value: NULL},
+  'open_interest_open': {name: 'open_interest_open', type: 'BIGINT', default_value: NULL},
+  'log_return': {name: 'log_return', type: 'DOUBLE', default_value: NULL},
+  'realized_vol_20d': {name: 'realized_vol_20d', type: 'DOUBLE', default_value: NULL},
+  'iv_minus_rv': {name: 'iv_minus_rv', type: 'DOUBLE', default_value: NULL},
+  'open_interest_change': {name: 'open_interest_change', type: 'BIGINT', default_value: NULL},
+  'oi_change_ratio': {name: 'oi_change_ratio', type: 'DOUBLE', default_value: NULL},
+  'repeated_sweep_call_volume': {name: 'repeated_sweep_call_volume', type: 'BIGINT', default_value: NULL},
+  'repeated_sweep_put_volume': {name: 'repeated_sweep_put_volume', type: 'BIGINT', default_value: NULL},
+  'repeated_opening_call_volume': {name: 'repeated_opening_call_volume', type: 'BIGINT', default_value: NULL},
+  'repeated_opening_put_volume': {name: 'repeated_opening_put_volume', type: 'BIGINT', default_value: NULL},
+  'option_volume_z': {name: 'option_volume_z', type: 'DOUBLE', default_value: NULL},
+  'premium_usd_z': {name: 'premium_usd_z', type: 'DOUBLE', default_value: NULL},
+  'put_call_volume_ratio_z': {name: 'put_call_volume_ratio_z', type: 'DOUBLE', default_value: NULL},
+  'option_to_stock_volume_z': {name: 'option_to_stock_volume_z', type: 'DOUBLE', default_value: NULL},
+  'otm_short_call_premium_usd_z': {name: 'otm_short_call_premium_usd_z', type: 'DOUBLE', default_value: NULL},
+  'otm_short_put_premium_usd_z': {name: 'otm_short_put_premium_usd_z', type: 'DOUBLE', default_value: NULL},
+  'swept_otm_call_volume_z': {name: 'swept_otm_call_volume_z', type: 'DOUBLE', default_value: NULL},
+  'swept_otm_put_volume_z': {name: 'swept_otm_put_volume_z', type: 'DOUBLE', default_value: NULL},
+  'largest_contract_sweep_volume_z': {name: 'largest_contract_sweep_volume_z', type: 'DOUBLE', default_value: NULL},
+  'swept_opening_call_volume_z': {name: 'swept_opening_call_volume_z', type: 'DOUBLE', default_value: NULL},
+  'swept_opening_put_volume_z': {name: 'swept_opening_put_volume_z', type: 'DOUBLE', default_value: NULL},
+  'repeated_sweep_call_volume_z': {name: 'repeated_sweep_call_volume_z', type: 'DOUBLE', default_value: NULL},
+  'repeated_sweep_put_volume_z': {name: 'repeated_sweep_put_volume_z', type: 'DOUBLE', default_value: NULL},
+  'repeated_opening_call_volume_z': {name: 'repeated_opening_call_volume_z', type: 'DOUBLE', default_value: NULL},
+  'repeated_opening_put_volume_z': {name: 'repeated_opening_put_volume_z', type: 'DOUBLE', default_value: NULL},
+  'iso_share_z': {name: 'iso_share_z', type: 'DOUBLE', default_value: NULL},
+  'largest_print_premium_usd_z': {name: 'largest_print_premium_usd_z', type: 'DOUBLE', default_value: NULL},
+  'atm_iv_30d_z': {name: 'atm_iv_30d_z', type: 'DOUBLE', default_value: NULL},
+  'skew_25d_z': {name: 'skew_25d_z', type: 'DOUBLE', default_value: NULL},
+  'gamma_exposure_usd_z': {name: 'gamma_exposure_usd_z', type: 'DOUBLE', default_value: NULL},
+  'open_interest_change_z': {name: 'open_interest_change_z', type: 'DOUBLE', default_value: NULL},
+  'atm_iv_30d_percentile': {name: 'atm_iv_30d_percentile', type: 'DOUBLE', default_value: NULL},
+  'history_sessions': {name: 'history_sessions', type: 'BIGINT', default_value: NULL},
+  'not_available': {name: 'not_available', type: 'VARCHAR[]', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "models" AS SELECT
   "model",
@@ -526,7 +953,22 @@ CREATE OR REPLACE VIEW "models" AS SELECT
   "reason",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/derived/models/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/derived/models/session=*/part.parquet'], filename = true, schema = MAP {
+  'model': {name: 'model', type: 'VARCHAR', default_value: NULL},
+  'purpose': {name: 'purpose', type: 'VARCHAR', default_value: NULL},
+  'fitted_session': {name: 'fitted_session', type: 'DATE', default_value: NULL},
+  'training_first_session': {name: 'training_first_session', type: 'DATE', default_value: NULL},
+  'training_last_session': {name: 'training_last_session', type: 'DATE', default_value: NULL},
+  'training_sessions': {name: 'training_sessions', type: 'BIGINT', default_value: NULL},
+  'training_rows': {name: 'training_rows', type: 'BIGINT', default_value: NULL},
+  'training_hash': {name: 'training_hash', type: 'VARCHAR', default_value: NULL},
+  'features': {name: 'features', type: 'VARCHAR', default_value: NULL},
+  'hyper_parameters': {name: 'hyper_parameters', type: 'VARCHAR', default_value: NULL},
+  'parameters': {name: 'parameters', type: 'VARCHAR', default_value: NULL},
+  'is_fitted': {name: 'is_fitted', type: 'BOOLEAN', default_value: NULL},
+  'reason': {name: 'reason', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "regimes" AS SELECT
   "scope",
@@ -544,7 +986,22 @@ CREATE OR REPLACE VIEW "regimes" AS SELECT
   "reason",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/derived/regimes/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/derived/regimes/session=*/part.parquet'], filename = true, schema = MAP {
+  'scope': {name: 'scope', type: 'VARCHAR', default_value: NULL},
+  'regime': {name: 'regime', type: 'VARCHAR', default_value: NULL},
+  'probability': {name: 'probability', type: 'DOUBLE', default_value: NULL},
+  'probability_calm': {name: 'probability_calm', type: 'DOUBLE', default_value: NULL},
+  'probability_normal': {name: 'probability_normal', type: 'DOUBLE', default_value: NULL},
+  'probability_stressed': {name: 'probability_stressed', type: 'DOUBLE', default_value: NULL},
+  'kmeans_regime': {name: 'kmeans_regime', type: 'VARCHAR', default_value: NULL},
+  'agrees': {name: 'agrees', type: 'BOOLEAN', default_value: NULL},
+  'market_return': {name: 'market_return', type: 'DOUBLE', default_value: NULL},
+  'market_volatility': {name: 'market_volatility', type: 'DOUBLE', default_value: NULL},
+  'sessions_filtered': {name: 'sessions_filtered', type: 'BIGINT', default_value: NULL},
+  'model_session': {name: 'model_session', type: 'DATE', default_value: NULL},
+  'reason': {name: 'reason', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "anomaly_scores" AS SELECT
   "underlying",
@@ -557,7 +1014,17 @@ CREATE OR REPLACE VIEW "anomaly_scores" AS SELECT
   "reason",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/derived/anomaly_scores/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/derived/anomaly_scores/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'engine': {name: 'engine', type: 'VARCHAR', default_value: NULL},
+  'raw_score': {name: 'raw_score', type: 'DOUBLE', default_value: NULL},
+  'percentile': {name: 'percentile', type: 'DOUBLE', default_value: NULL},
+  'features_missing': {name: 'features_missing', type: 'BIGINT', default_value: NULL},
+  'model_session': {name: 'model_session', type: 'DATE', default_value: NULL},
+  'training_rows': {name: 'training_rows', type: 'BIGINT', default_value: NULL},
+  'reason': {name: 'reason', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "calibrations" AS SELECT
   "horizon_sessions",
@@ -575,7 +1042,22 @@ CREATE OR REPLACE VIEW "calibrations" AS SELECT
   "reason",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/derived/calibrations/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/derived/calibrations/session=*/part.parquet'], filename = true, schema = MAP {
+  'horizon_sessions': {name: 'horizon_sessions', type: 'BIGINT', default_value: NULL},
+  'label': {name: 'label', type: 'VARCHAR', default_value: NULL},
+  'is_calibrated': {name: 'is_calibrated', type: 'BOOLEAN', default_value: NULL},
+  'knots': {name: 'knots', type: 'VARCHAR', default_value: NULL},
+  'labels': {name: 'labels', type: 'BIGINT', default_value: NULL},
+  'positives': {name: 'positives', type: 'BIGINT', default_value: NULL},
+  'base_rate': {name: 'base_rate', type: 'DOUBLE', default_value: NULL},
+  'shrinkage': {name: 'shrinkage', type: 'DOUBLE', default_value: NULL},
+  'brier': {name: 'brier', type: 'DOUBLE', default_value: NULL},
+  'brier_base_rate': {name: 'brier_base_rate', type: 'DOUBLE', default_value: NULL},
+  'first_signal_session': {name: 'first_signal_session', type: 'DATE', default_value: NULL},
+  'last_signal_session': {name: 'last_signal_session', type: 'DATE', default_value: NULL},
+  'reason': {name: 'reason', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "signals" AS SELECT
   "underlying",
@@ -591,7 +1073,20 @@ CREATE OR REPLACE VIEW "signals" AS SELECT
   "reason",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/derived/signals/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/derived/signals/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'score': {name: 'score', type: 'DOUBLE', default_value: NULL},
+  'tier': {name: 'tier', type: 'VARCHAR', default_value: NULL},
+  'confidence': {name: 'confidence', type: 'DOUBLE', default_value: NULL},
+  'confidence_reason': {name: 'confidence_reason', type: 'VARCHAR', default_value: NULL},
+  'regime': {name: 'regime', type: 'VARCHAR', default_value: NULL},
+  'direction': {name: 'direction', type: 'VARCHAR', default_value: NULL},
+  'actionable_at_utc': {name: 'actionable_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'reasons': {name: 'reasons', type: 'BIGINT', default_value: NULL},
+  'history_sessions': {name: 'history_sessions', type: 'BIGINT', default_value: NULL},
+  'reason': {name: 'reason', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "signal_reasons" AS SELECT
   "underlying",
@@ -606,7 +1101,19 @@ CREATE OR REPLACE VIEW "signal_reasons" AS SELECT
   "sentence",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/derived/signal_reasons/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/derived/signal_reasons/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'rank': {name: 'rank', type: 'BIGINT', default_value: NULL},
+  'kind': {name: 'kind', type: 'VARCHAR', default_value: NULL},
+  'factor': {name: 'factor', type: 'VARCHAR', default_value: NULL},
+  'value': {name: 'value', type: 'DOUBLE', default_value: NULL},
+  'baseline': {name: 'baseline', type: 'DOUBLE', default_value: NULL},
+  'baseline_sessions': {name: 'baseline_sessions', type: 'BIGINT', default_value: NULL},
+  'z': {name: 'z', type: 'DOUBLE', default_value: NULL},
+  'contribution': {name: 'contribution', type: 'DOUBLE', default_value: NULL},
+  'sentence': {name: 'sentence', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "outcomes" AS SELECT
   "signal_session",
@@ -630,7 +1137,28 @@ CREATE OR REPLACE VIEW "outcomes" AS SELECT
   "reason",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/labels/outcomes/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/labels/outcomes/session=*/part.parquet'], filename = true, schema = MAP {
+  'signal_session': {name: 'signal_session', type: 'DATE', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'horizon_sessions': {name: 'horizon_sessions', type: 'BIGINT', default_value: NULL},
+  'actionable_at_utc': {name: 'actionable_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'entry_utc': {name: 'entry_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'entry_price': {name: 'entry_price', type: 'DOUBLE', default_value: NULL},
+  'entry_source': {name: 'entry_source', type: 'VARCHAR', default_value: NULL},
+  'exit_price': {name: 'exit_price', type: 'DOUBLE', default_value: NULL},
+  'exit_source': {name: 'exit_source', type: 'VARCHAR', default_value: NULL},
+  'forward_return': {name: 'forward_return', type: 'DOUBLE', default_value: NULL},
+  'from_close_return': {name: 'from_close_return', type: 'DOUBLE', default_value: NULL},
+  'volatility': {name: 'volatility', type: 'DOUBLE', default_value: NULL},
+  'volatility_source': {name: 'volatility_source', type: 'VARCHAR', default_value: NULL},
+  'expected_move': {name: 'expected_move', type: 'DOUBLE', default_value: NULL},
+  'top_threshold': {name: 'top_threshold', type: 'DOUBLE', default_value: NULL},
+  'top_threshold_labels': {name: 'top_threshold_labels', type: 'BIGINT', default_value: NULL},
+  'is_significant_sigma': {name: 'is_significant_sigma', type: 'BOOLEAN', default_value: NULL},
+  'is_significant_top': {name: 'is_significant_top', type: 'BOOLEAN', default_value: NULL},
+  'reason': {name: 'reason', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "trials" AS SELECT
   "run_id",
@@ -647,7 +1175,22 @@ CREATE OR REPLACE VIEW "trials" AS SELECT
   "labels",
   "metrics",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/trials/run=*/part.parquet'], hive_partitioning = false) AS part;
+FROM read_parquet(['lake/ops/trials/run=*/part.parquet'], filename = true, schema = MAP {
+  'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
+  'tested_at_utc': {name: 'tested_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'config_hash': {name: 'config_hash', type: 'VARCHAR', default_value: NULL},
+  'config': {name: 'config', type: 'VARCHAR', default_value: NULL},
+  'vintage': {name: 'vintage', type: 'VARCHAR', default_value: NULL},
+  'label': {name: 'label', type: 'VARCHAR', default_value: NULL},
+  'horizon_sessions': {name: 'horizon_sessions', type: 'BIGINT', default_value: NULL},
+  'scorer': {name: 'scorer', type: 'VARCHAR', default_value: NULL},
+  'first_session': {name: 'first_session', type: 'DATE', default_value: NULL},
+  'last_session': {name: 'last_session', type: 'DATE', default_value: NULL},
+  'sessions': {name: 'sessions', type: 'BIGINT', default_value: NULL},
+  'labels': {name: 'labels', type: 'BIGINT', default_value: NULL},
+  'metrics': {name: 'metrics', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+}) AS part;
 
 CREATE OR REPLACE VIEW "reconciliation" AS SELECT
   "pair",
@@ -662,7 +1205,19 @@ CREATE OR REPLACE VIEW "reconciliation" AS SELECT
   "contracts_equal",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/ops/reconciliation/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/ops/reconciliation/session=*/part.parquet'], filename = true, schema = MAP {
+  'pair': {name: 'pair', type: 'VARCHAR', default_value: NULL},
+  'measure': {name: 'measure', type: 'VARCHAR', default_value: NULL},
+  'contract': {name: 'contract', type: 'VARCHAR', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'left_value': {name: 'left_value', type: 'DOUBLE', default_value: NULL},
+  'right_value': {name: 'right_value', type: 'DOUBLE', default_value: NULL},
+  'residual': {name: 'residual', type: 'DOUBLE', default_value: NULL},
+  'reason': {name: 'reason', type: 'VARCHAR', default_value: NULL},
+  'contracts_compared': {name: 'contracts_compared', type: 'BIGINT', default_value: NULL},
+  'contracts_equal': {name: 'contracts_equal', type: 'BIGINT', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "activity" AS SELECT
   "source",
@@ -678,7 +1233,20 @@ CREATE OR REPLACE VIEW "activity" AS SELECT
   "content_hash",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/ops/activity/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/ops/activity/session=*/part.parquet'], filename = true, schema = MAP {
+  'source': {name: 'source', type: 'VARCHAR', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'rows': {name: 'rows', type: 'BIGINT', default_value: NULL},
+  'distinct_rows': {name: 'distinct_rows', type: 'BIGINT', default_value: NULL},
+  'volume': {name: 'volume', type: 'DOUBLE', default_value: NULL},
+  'minutes': {name: 'minutes', type: 'BIGINT', default_value: NULL},
+  'longest_silence_minutes': {name: 'longest_silence_minutes', type: 'BIGINT', default_value: NULL},
+  'silent_end_minutes': {name: 'silent_end_minutes', type: 'BIGINT', default_value: NULL},
+  'first_utc': {name: 'first_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'last_utc': {name: 'last_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'content_hash': {name: 'content_hash', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "gaps" AS SELECT
   "dataset",
@@ -692,7 +1260,18 @@ CREATE OR REPLACE VIEW "gaps" AS SELECT
   "cure",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
-FROM read_parquet(['lake/ops/gaps/session=*/part.parquet'], hive_partitioning = true, hive_types = {'session': DATE}) AS part;
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/ops/gaps/session=*/part.parquet'], filename = true, schema = MAP {
+  'dataset': {name: 'dataset', type: 'VARCHAR', default_value: NULL},
+  'rule': {name: 'rule', type: 'VARCHAR', default_value: NULL},
+  'subject': {name: 'subject', type: 'VARCHAR', default_value: NULL},
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'rows': {name: 'rows', type: 'BIGINT', default_value: NULL},
+  'measured': {name: 'measured', type: 'DOUBLE', default_value: NULL},
+  'expected': {name: 'expected', type: 'DOUBLE', default_value: NULL},
+  'what': {name: 'what', type: 'VARCHAR', default_value: NULL},
+  'cure': {name: 'cure', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
 
 CREATE OR REPLACE VIEW "runs" AS SELECT
   "run_id",
@@ -708,7 +1287,21 @@ CREATE OR REPLACE VIEW "runs" AS SELECT
   "code",
   "libraries",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/runs/run=*/part.parquet'], hive_partitioning = false) AS part;
+FROM read_parquet(['lake/ops/runs/run=*/part.parquet'], filename = true, schema = MAP {
+  'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
+  'step': {name: 'step', type: 'VARCHAR', default_value: NULL},
+  'session': {name: 'session', type: 'DATE', default_value: NULL},
+  'status': {name: 'status', type: 'VARCHAR', default_value: NULL},
+  'detail': {name: 'detail', type: 'VARCHAR', default_value: NULL},
+  'started_at_utc': {name: 'started_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'seconds': {name: 'seconds', type: 'DOUBLE', default_value: NULL},
+  'rows': {name: 'rows', type: 'BIGINT', default_value: NULL},
+  'inputs_key': {name: 'inputs_key', type: 'VARCHAR', default_value: NULL},
+  'command': {name: 'command', type: 'VARCHAR', default_value: NULL},
+  'code': {name: 'code', type: 'VARCHAR', default_value: NULL},
+  'libraries': {name: 'libraries', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+}) AS part;
 
 CREATE OR REPLACE VIEW "publications" AS SELECT
   "run_id",
@@ -721,7 +1314,18 @@ CREATE OR REPLACE VIEW "publications" AS SELECT
   "rows",
   "bytes",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/publications/run=*/part.parquet'], hive_partitioning = false) AS part;
+FROM read_parquet(['lake/ops/publications/run=*/part.parquet'], filename = true, schema = MAP {
+  'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
+  'dataset': {name: 'dataset', type: 'VARCHAR', default_value: NULL},
+  'session': {name: 'session', type: 'DATE', default_value: NULL},
+  'published_at_utc': {name: 'published_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'data_hash': {name: 'data_hash', type: 'VARCHAR', default_value: NULL},
+  'file_hash': {name: 'file_hash', type: 'VARCHAR', default_value: NULL},
+  'replaced_hash': {name: 'replaced_hash', type: 'VARCHAR', default_value: NULL},
+  'rows': {name: 'rows', type: 'BIGINT', default_value: NULL},
+  'bytes': {name: 'bytes', type: 'BIGINT', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+}) AS part;
 
 CREATE OR REPLACE VIEW "audits" AS SELECT
   "run_id",
@@ -735,7 +1339,19 @@ CREATE OR REPLACE VIEW "audits" AS SELECT
   "suite_hash",
   "rows",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/audits/run=*/part.parquet'], hive_partitioning = false) AS part;
+FROM read_parquet(['lake/ops/audits/run=*/part.parquet'], filename = true, schema = MAP {
+  'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
+  'dataset': {name: 'dataset', type: 'VARCHAR', default_value: NULL},
+  'session': {name: 'session', type: 'DATE', default_value: NULL},
+  'audited_at_utc': {name: 'audited_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'passed': {name: 'passed', type: 'BOOLEAN', default_value: NULL},
+  'checks': {name: 'checks', type: 'BIGINT', default_value: NULL},
+  'failed_checks': {name: 'failed_checks', type: 'BIGINT', default_value: NULL},
+  'failures': {name: 'failures', type: 'VARCHAR', default_value: NULL},
+  'suite_hash': {name: 'suite_hash', type: 'VARCHAR', default_value: NULL},
+  'rows': {name: 'rows', type: 'BIGINT', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+}) AS part;
 
 CREATE OR REPLACE VIEW "findings" AS SELECT
   "run_id",
@@ -749,7 +1365,19 @@ CREATE OR REPLACE VIEW "findings" AS SELECT
   "what",
   "cure",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/findings/run=*/part.parquet'], hive_partitioning = false) AS part;
+FROM read_parquet(['lake/ops/findings/run=*/part.parquet'], filename = true, schema = MAP {
+  'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
+  'dataset': {name: 'dataset', type: 'VARCHAR', default_value: NULL},
+  'session': {name: 'session', type: 'DATE', default_value: NULL},
+  'found_at_utc': {name: 'found_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'rule': {name: 'rule', type: 'VARCHAR', default_value: NULL},
+  'kind': {name: 'kind', type: 'VARCHAR', default_value: NULL},
+  'severity': {name: 'severity', type: 'VARCHAR', default_value: NULL},
+  'rows': {name: 'rows', type: 'BIGINT', default_value: NULL},
+  'what': {name: 'what', type: 'VARCHAR', default_value: NULL},
+  'cure': {name: 'cure', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+}) AS part;
 
 CREATE OR REPLACE VIEW "objects" AS SELECT
   "run_id",
@@ -759,7 +1387,15 @@ CREATE OR REPLACE VIEW "objects" AS SELECT
   "sha256",
   CAST("fetched_at_utc" AS TIMESTAMPTZ) AS "fetched_at_utc",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/objects/run=*/part.parquet'], hive_partitioning = false) AS part;
+FROM read_parquet(['lake/ops/objects/run=*/part.parquet'], filename = true, schema = MAP {
+  'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
+  'key': {name: 'key', type: 'VARCHAR', default_value: NULL},
+  'size': {name: 'size', type: 'BIGINT', default_value: NULL},
+  'etag': {name: 'etag', type: 'VARCHAR', default_value: NULL},
+  'sha256': {name: 'sha256', type: 'VARCHAR', default_value: NULL},
+  'fetched_at_utc': {name: 'fetched_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+}) AS part;
 
 CREATE OR REPLACE VIEW "quarantine" AS SELECT
   "dataset",
@@ -775,4 +1411,18 @@ CREATE OR REPLACE VIEW "quarantine" AS SELECT
   "run_id",
   "folder",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/quarantine/run=*/part.parquet'], hive_partitioning = false) AS part;
+FROM read_parquet(['lake/ops/quarantine/run=*/part.parquet'], filename = true, schema = MAP {
+  'dataset': {name: 'dataset', type: 'VARCHAR', default_value: NULL},
+  'session': {name: 'session', type: 'DATE', default_value: NULL},
+  'inputs_key': {name: 'inputs_key', type: 'VARCHAR', default_value: NULL},
+  'kind': {name: 'kind', type: 'VARCHAR', default_value: NULL},
+  'step': {name: 'step', type: 'VARCHAR', default_value: NULL},
+  'rule': {name: 'rule', type: 'VARCHAR', default_value: NULL},
+  'what': {name: 'what', type: 'VARCHAR', default_value: NULL},
+  'cure': {name: 'cure', type: 'VARCHAR', default_value: NULL},
+  'rows': {name: 'rows', type: 'BIGINT', default_value: NULL},
+  'quarantined_at_utc': {name: 'quarantined_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
+  'folder': {name: 'folder', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+}) AS part;
