@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -55,6 +56,8 @@ wait "$server"
 """Runs a program and ends it when standard input closes: so no server outlives us, even if we are killed. The first `wait` ends
 with a signal, the second when the program has really gone."""
 
+_PORT_RANGE = range(20_000, 22_000)
+
 
 @dataclass(frozen=True)
 class S3Server:
@@ -105,12 +108,23 @@ def _program() -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody uses now, each another one: all are held open until the last is chosen."""
+    """Ports that nobody uses now, each another one: all are held open until the last is chosen.
+
+    From a range of our own below the ephemeral ports: the server adds 10,000 to some of them for its inner traffic, and an
+    ephemeral port is often too high for that.
+    """
     with ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for holder in held:
-            holder.bind((LOOPBACK, 0))
-        return [int(holder.getsockname()[1]) for holder in held]
+        chosen: list[int] = []
+        for port in random.SystemRandom().sample(_PORT_RANGE, len(_PORT_RANGE)):
+            holder = stack.enter_context(socket.socket())
+            try:
+                holder.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            chosen.append(port)
+            if len(chosen) == count:
+                return chosen
+    raise SourceUnavailableError(f"no {count} ports of {_PORT_RANGE} are free", "end the programs that hold them")
 
 
 def _command(program: str, data: Path, access: S3Access, ports: dict[str, int], buckets: Sequence[str]) -> list[str]:
