@@ -51,7 +51,3 @@ class StorageError(FlowlakeError):
 
 class LookAheadError(FlowlakeError):
     """A step asked for what was not known at its decision time, or for what it did not declare."""
-
-
-class MissingPartitionError(FlowlakeError):
-    """A required partition does not exist."""

@@ -13,13 +13,11 @@ from datetime import UTC, date, datetime
 from importlib.metadata import version
 from typing import Any
 
-import polars as pl
-
 from flowlake import __version__
 from flowlake.core.errors import SourceUnavailableError, UsageError
 from flowlake.core.sessions import sessions_between
 from flowlake.core.settings import Settings
-from flowlake.datasets.ops import OBJECTS, PUBLICATIONS, RUNS
+from flowlake.datasets.ops import OBJECTS, PUBLICATIONS
 from flowlake.datasets.registry import DATASETS, RUN_KEYED
 from flowlake.lake import journal
 from flowlake.lake.index import Index
@@ -32,7 +30,7 @@ from flowlake.pipeline.executors import run_dask, run_local
 from flowlake.pipeline.ingest import Listing, ledger, list_bucket
 from flowlake.pipeline.plan import STEPS
 from flowlake.pipeline.scratch import clean_scratch, scratch_folder
-from flowlake.pipeline.step import Stage, Step
+from flowlake.pipeline.step import Step
 from flowlake.sources.bucket import open_bucket
 
 log = logging.getLogger("flowlake")
@@ -305,9 +303,4 @@ def _state(task: Task, context: Context, due: set[tuple[str, date]]) -> Status:
     return Status(step.name, session, decision.status, decision.detail)
 
 
-def run_rows(store: Store) -> pl.DataFrame:
-    """All recorded step results."""
-    return journal.records(store, RUNS)
-
-
-__all__ = ["Report", "Request", "Stage", "Status", "adopt", "plan_tasks", "run", "run_rows", "status"]
+__all__ = ["Report", "Request", "Status", "adopt", "plan_tasks", "run", "status"]
