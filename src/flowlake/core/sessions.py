@@ -1,15 +1,18 @@
 """The clock of the lake: New York trading sessions, their hours, and when a day's numbers may be used.
 
-Calendar: XNYS of exchange_calendars, pinned to a fixed range so that neither today's date nor a library default
-changes a result. All moments are timezone-aware UTC; `datetime` columns in tables are `Datetime("ns", "UTC")`.
+Weekdays without trading and half days lie in `exchange.json`, a fixed range of years: neither today's date nor a library's release
+changes a result, and a command starts without a second of import. A test holds them against XNYS of exchange_calendars. All moments
+are timezone-aware UTC; `datetime` columns in tables are `Datetime("ns", "UTC")`.
 """
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
+from importlib import resources
 from zoneinfo import ZoneInfo
 
 from flowlake.core.errors import UsageError
@@ -20,6 +23,10 @@ CALENDAR_LAST = date(2035, 12, 31)
 
 DECISION_TIME_ET = time(9, 0)
 OPEN_INTEREST_TIME_ET = time(6, 30)
+OPEN_ET = time(9, 30)
+CLOSE_ET = time(16, 0)
+HALF_DAY_CLOSE_ET = time(13, 0)
+SATURDAY = 5
 PUBLICATION_TIME_ET = time(11, 0)
 """Massive publishes a session's flat files about 11:00 New York on the next calendar day."""
 
@@ -27,20 +34,18 @@ PUBLICATION_TIME_ET = time(11, 0)
 @dataclass(frozen=True)
 class _Calendar:
     days: tuple[date, ...]
-    opens_utc: tuple[datetime, ...]
-    closes_utc: tuple[datetime, ...]
+    half_days: frozenset[date]
 
 
 @cache
 def _calendar() -> _Calendar:
-    import exchange_calendars  # slow to import, and not needed by `--help`
-
-    schedule = exchange_calendars.get_calendar("XNYS", start=str(CALENDAR_FIRST), end=str(CALENDAR_LAST)).schedule
-    return _Calendar(
-        tuple(stamp.date() for stamp in schedule.index),
-        tuple(stamp.to_pydatetime().astimezone(UTC) for stamp in schedule["open"]),
-        tuple(stamp.to_pydatetime().astimezone(UTC) for stamp in schedule["close"]),
+    listed = json.loads((resources.files("flowlake.core") / "exchange.json").read_text(encoding="utf-8"))
+    closed, half_days = (
+        frozenset(date.fromisoformat(f"{year}-{day}") for year, days in listed[name].items() for day in days)
+        for name in ("closed", "half_days")
     )
+    every = (CALENDAR_FIRST + timedelta(days=i) for i in range((CALENDAR_LAST - CALENDAR_FIRST).days + 1))
+    return _Calendar(tuple(day for day in every if day.weekday() < SATURDAY and day not in closed), half_days)
 
 
 def _position(session: date) -> int:
@@ -88,15 +93,15 @@ def at_et(day: date, clock: time) -> datetime:
 
 
 def open_utc(session: date) -> datetime:
-    return _calendar().opens_utc[_position(session)]
+    return at_et(_calendar().days[_position(session)], OPEN_ET)
 
 
 def close_utc(session: date) -> datetime:
-    return _calendar().closes_utc[_position(session)]
+    return at_et(_calendar().days[_position(session)], HALF_DAY_CLOSE_ET if is_half_day(session) else CLOSE_ET)
 
 
 def is_half_day(session: date) -> bool:
-    return close_utc(session) < at_et(session, time(16, 0))
+    return session in _calendar().half_days
 
 
 def decision_time(session: date) -> datetime:
