@@ -14,14 +14,14 @@ StepFunction = Callable[[Inputs, date], Output]
 
 
 class Stage(StrEnum):
-    """Groups of steps that run after one another within a session; a scheduler makes one task of each."""
+    """Groups of steps that run after one another within a session, in this order; a scheduler makes one task of each."""
 
     INGEST = "ingest"
     CURATE = "curate"
-    CHECK = "check"
     FACTORS = "factors"
-    LABELS = "labels"
+    HISTORY = "history"
     SIGNALS = "signals"
+    CHECK = "check"
 
 
 @dataclass(frozen=True)
