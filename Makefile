@@ -1,6 +1,6 @@
 # The only task runner. Every target sets up what it needs: uv in .uv, the environment in .venv, both inside the checkout.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench render clean
+.PHONY: help demo airflow test lint bench render clean
 
 PYTHON ?= python3
 UV_VERSION := 0.13.8
@@ -22,8 +22,11 @@ $(STAMP): pyproject.toml uv.lock | $(UV)
 demo: $(STAMP) ## the main job on a synthetic market, end to end
 	$(RUN) -m flowlake.cli demo --folder .demo
 
+airflow: $(STAMP) ## Airflow with the DAGs on a synthetic market (or on FLOWLAKE_BUCKET_NAME), until Ctrl-C
+	$(RUN) -m flowlake.cli airflow --folder .airflow
+
 test: $(STAMP) ## all tests
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadgroup
 
 lint: $(STAMP) ## format, style, types, dependency direction, rendered files
 	.venv/bin/ruff format --check .
@@ -39,4 +42,4 @@ render: $(STAMP) ## write what is rendered from the declarations
 	$(RUN) -m flowlake.cli render
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .uv .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .uv .demo .airflow .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+REAL_PARTS = {
+    "s3": "S3 server",
+    "dask": "Dask processes",
+    "airflow": "Airflow",
+    "postgresql": "PostgreSQL",
+    "chromium": "Chromium",
+    "real_data": "real data",
+}
+"""What a test may exercise for real: arguments of the marker `real`, or for `s3` and `real_data` the fixture of that name."""
+HEAVY = frozenset({"airflow", "postgresql", "chromium"})
+"""Each of these tests starts an Airflow: they run one after the other."""
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +30,46 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real market data at {folder}; set FLOWLAKE_REAL_DATA to the folder that holds `bucket`")
     return folder
+
+
+def _real_parts(item: pytest.Item) -> set[str]:
+    marked = {name for mark in item.iter_markers("real") for name in mark.args}
+    return marked | ({"s3", "real_data"} & set(getattr(item, "fixturenames", ())))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Note on each test what it exercises, so that reports carry it, and keep files together as `--dist loadfile` does."""
+    for item in items:
+        parts = _real_parts(item)
+        item.user_properties += [("real", part) for part in sorted(parts)]
+        item.add_marker(pytest.mark.xdist_group("airflow" if parts & HEAVY else item.path.relative_to(ROOT).as_posix()))
+
+
+def _told(report: Any) -> set[str]:
+    return {part for name, part in report.user_properties if name == "real"}
+
+
+def _exercised(config: pytest.Config) -> tuple[set[str], dict[str, str]]:
+    """Parts that a passed test exercised, and for parts that were only skipped the reason."""
+    stats = config.pluginmanager.get_plugin("terminalreporter").stats
+    used: set[str] = set().union(*(_told(report) for report in stats.get("passed", [])))
+    reasons = {part: str(report.longrepr[2]) for report in stats.get("skipped", []) for part in _told(report)}
+    return used, {part: why.removeprefix("Skipped: ") for part, why in reasons.items() if part not in used}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With FLOWLAKE_REAL_PARTS=required a part that was not exercised fails the run; real data may be absent."""
+    required = os.environ.get("FLOWLAKE_REAL_PARTS") == "required" and not hasattr(session.config, "workerinput")
+    if required and session.exitstatus == 0 and REAL_PARTS.keys() - {"real_data"} - _exercised(session.config)[0]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    used, reasons = _exercised(config)
+    names = [name for part, name in REAL_PARTS.items() if part in used]
+    terminalreporter.write_line(f"real parts exercised: {', '.join(names) or 'none'}")
+    required = os.environ.get("FLOWLAKE_REAL_PARTS") == "required"
+    for part, name in REAL_PARTS.items():
+        if part not in used and (required or part in reasons):
+            terminalreporter.write_line(f"not exercised: {name}: {reasons.get(part, 'no test of it passed')}")

@@ -5,31 +5,35 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowlake import __version__
+from flowlake.core import events
 from flowlake.core.errors import FlowlakeError, UsageError
-from flowlake.core.settings import Settings, load_settings
+from flowlake.core.settings import LOG_FORMATS, Settings, load_settings, without_secrets
 
 if TYPE_CHECKING:
     from flowlake.pipeline.run import Request
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-EPILOG = """exit codes: 0 all built or fresh, 1 failed, 2 wrong usage, 3 done but something was quarantined
+EPILOG = """exit codes: 0 all built or fresh, 1 failed, 2 wrong usage, 3 done but something was quarantined,
+4 another run works on the same sessions
 
 settings come from FLOWLAKE_* variables, over flowlake.toml in the current folder:
   FLOWLAKE_LAKE               folder or s3://bucket/prefix (default ./lake)
   FLOWLAKE_BUCKET_NAME, FLOWLAKE_BUCKET_ENDPOINT, FLOWLAKE_BUCKET_PREFIX
   FLOWLAKE_BUCKET_KEY_ID, FLOWLAKE_BUCKET_SECRET
   FLOWLAKE_DASK_SCHEDULER     tcp://host:8786, for --executor dask
+  FLOWLAKE_LOG_FORMAT         json: one event per line on standard error, or in the file of --log
 
 try first: flowlake demo"""
 
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = arguments.command(arguments)
     except FlowlakeError as error:
-        sys.stderr.write(f"flowlake: {error}\n")
+        _say("error", f"flowlake: {error}", what=error.what, cure=error.cure, exit_code=error.exit_code)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,18 +54,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours must not reach the user as a traceback
         path = Path(tempfile.gettempdir()) / "flowlake-error.txt"
         path.write_text(traceback.format_exc(), encoding="utf-8")
-        sys.stderr.write(f"flowlake: an unexpected {type(error).__name__}: {error}\n  cure: please report it with {path}\n")
+        what, cure = f"an unexpected {type(error).__name__}: {error}", f"please report it with {path}"
+        _say("error", f"flowlake: {what}\n  cure: {cure}", what=what, cure=cure, exit_code=1)
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nflowlake: stopped; what was published stays. Run the same command again to go on.\n")
+        what, cure = "stopped; what was published stays", "run the same command again to go on"
+        _say("error", f"\nflowlake: {what}. {cure.capitalize()}.", what=what, cure=cure, exit_code=1)
         return 1
     return code
+
+
+def _say(event: str, words: str, **facts: object) -> None:
+    """Words for a person on standard error, or an event where that belongs to the events."""
+    if events.on_stderr():
+        events.emit(event, logging.ERROR, **facts)
+    else:
+        sys.stderr.write(f"{words}\n")
 
 
 def _log_handler(arguments: argparse.Namespace) -> logging.Handler:
     """Tracebacks go to a file that the operator can send along; a terminal shows facts and cures only."""
     target = getattr(arguments, "log", None)
     return logging.FileHandler(target) if target else logging.NullHandler()
+
+
+def _listen(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Where the settings ask for it, write what happens as JSON lines: to the file of `--log`, else to standard error."""
+    if settings.log_format == "json":
+        target = getattr(arguments, "log", None)
+        handler = logging.FileHandler(target) if target else logging.StreamHandler(sys.stderr)
+        events.listen(handler, lambda text: without_secrets(text, settings))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,16 +97,22 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     _add_status(commands)
+    _add_runs(commands)
+    _add_reproduce(commands)
     _add_sql(commands)
     _add_datasets(commands)
     _add_doctor(commands)
     _add_demo(commands)
+    _add_airflow(commands)
     _add_backtest(commands)
     _add_report(commands)
+    _add_models(commands)
     _add_market(commands)
     _add_verify(commands)
     _add_restore(commands)
     _add_prune(commands)
+    _add_backup(commands)
+    _add_recover(commands)
     _add_render(commands)
     return top
 
@@ -121,15 +149,52 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _name(text: str) -> str:
+    if not re.fullmatch(r"\w[\w-]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: letters, digits, - and _ only")
+    return text
+
+
 def _settings(arguments: argparse.Namespace) -> Settings:
     settings = load_settings()
     return replace(settings, lake=arguments.lake) if arguments.lake else settings
+
+
+def _recorded_settings(arguments: argparse.Namespace) -> Settings:
+    """Settings of a command that leaves a record of itself and tells what happens."""
+    settings = _settings(arguments)
+    settings = replace(settings, log_format=getattr(arguments, "log_format", None) or settings.log_format)
+    _listen(arguments, settings)
+    return settings
+
+
+def _seconds(text: str) -> float:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds")
+    return float(text)
+
+
+def _add_wait(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--wait",
+        type=_seconds,
+        default=3600.0,
+        metavar="SECONDS",
+        help="how long to wait for another run on the same sessions (default 3600; 0 ends at once with exit code 4)",
+    )
 
 
 def _add_range(made: argparse.ArgumentParser) -> None:
     made.add_argument("--session", type=_day, metavar="D", help="one session")
     made.add_argument("--from", dest="first", type=_day, metavar="D", help="first session, inclusive")
     made.add_argument("--to", dest="last", type=_day, metavar="D", help="last session, inclusive")
+    made.add_argument(
+        "--last",
+        dest="newest",
+        type=_positive,
+        metavar="N",
+        help="the newest N sessions of the bucket whose decision time has passed",
+    )
     made.add_argument("--step", nargs="+", default=[], metavar="NAME", help="only these steps or stages")
     made.add_argument("--retry", action="store_true", help="try again what quarantine holds")
     made.add_argument("--restate", action="store_true", help="replace windowed and fitted outputs whose inputs changed")
@@ -137,14 +202,18 @@ def _add_range(made: argparse.ArgumentParser) -> None:
 
 def _request(arguments: argparse.Namespace) -> Request:
     from flowlake.pipeline.plan import select
-    from flowlake.pipeline.run import Request
+    from flowlake.pipeline.run import Request, newest_sessions
 
-    if arguments.session and (arguments.first or arguments.last):
-        raise UsageError("--session and --from/--to exclude each other", "give one session, or a range")
+    given = [bool(arguments.session), bool(arguments.first or arguments.last), bool(arguments.newest)]
+    if sum(given) > 1:
+        raise UsageError("--session, --from/--to and --last exclude each other", "give one session, a range, or --last N")
+    if arguments.newest:
+        first, last = newest_sessions(_settings(arguments), arguments.newest, datetime.now(UTC))
+        return Request(first, last, select(arguments.step), retry=arguments.retry, restate=arguments.restate)
     first = arguments.session or arguments.first
     last = arguments.session or arguments.last or first
     if first is None or last is None:
-        raise UsageError("no session was given", "give --session D, or --from D --to D")
+        raise UsageError("no session was given", "give --session D, --from D --to D, or --last N")
     return Request(first, last, select(arguments.step), retry=arguments.retry, restate=arguments.restate)
 
 
@@ -162,8 +231,18 @@ def _add_run(commands: Commands) -> None:
         "--scheduler", default="", metavar="tcp://HOST:PORT", help="Dask scheduler, instead of FLOWLAKE_DASK_SCHEDULER"
     )
     made.add_argument("--workers", type=_positive, default=2, metavar="N", help="processes of a local Dask cluster (default 2)")
-    made.add_argument("--no-data-docs", action="store_true", help="do not write the HTML pages of the audits")
+    _add_wait(made)
+    docs = made.add_mutually_exclusive_group()
+    docs.add_argument("--no-data-docs", action="store_true", help="do not write the HTML pages of the audits")
+    docs.add_argument(
+        "--data-docs", type=_name, metavar="NAME", help="write them to data-docs/runs/NAME, for runs beside one another"
+    )
     made.add_argument("--log", metavar="FILE", help="append technical details of failures to FILE")
+    made.add_argument(
+        "--log-format",
+        choices=LOG_FORMATS,
+        help="json: one event per line in the file of --log, else on standard error; instead of FLOWLAKE_LOG_FORMAT",
+    )
     made.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -172,14 +251,15 @@ def run_command(arguments: argparse.Namespace) -> int:
     from flowlake.pipeline.reporting import RunProgress, print_report, report_json, write_data_docs
     from flowlake.report import terminal
 
-    settings = _settings(arguments)
+    settings = _recorded_settings(arguments)
     scheduler = arguments.scheduler or settings.dask_scheduler
     executor = arguments.executor or ("dask" if scheduler else "local")
     request = replace(_request(arguments), executor=executor, scheduler=scheduler, workers=arguments.workers)
+    request = replace(request, wait_seconds=arguments.wait)
     with terminal.progress("steps") as advance:
         shown = RunProgress(advance)
         report = pipeline_run.run(settings, request, shown.step, shown.fetched)
-    docs = "" if arguments.no_data_docs else write_data_docs(settings, report)
+    docs = "" if arguments.no_data_docs else write_data_docs(settings, report, arguments.data_docs or "")
     if arguments.json:
         terminal.print_json(report_json(report, docs))
     else:
@@ -210,6 +290,83 @@ def status_command(arguments: argparse.Namespace) -> int:
     else:
         print_status(found)
     return 0
+
+
+def _add_runs(commands: Commands) -> None:
+    made = _command(
+        commands,
+        "runs",
+        runs_command,
+        "What ran, newest first; or one run in full: its steps, what it published, and from which inputs.",
+        "flowlake runs --last 5",
+    )
+    made.add_argument("run", nargs="?", metavar="RUN", help="first characters of a run's id: show that run in full")
+    made.add_argument("--last", type=_positive, metavar="N", help="the newest N (default 20)")
+    made.add_argument("--session", type=_day, metavar="D", help="only runs whose range has this session")
+    made.add_argument("--parent", default="", metavar="ID", help="only runs that were started by ID, as in FLOWLAKE_PARENT_RUN")
+    made.add_argument("--json", action="store_true")
+
+
+def runs_command(arguments: argparse.Namespace) -> int:
+    from flowlake.lake.store import open_store
+    from flowlake.pipeline import trail
+    from flowlake.pipeline.trail_report import print_detail, print_runs
+    from flowlake.report import terminal
+
+    if arguments.run and (arguments.last or arguments.session or arguments.parent):
+        raise UsageError("one run needs no --last, --session or --parent", "give the first characters of its id alone")
+    settings = _settings(arguments)
+    store = open_store(settings.lake, settings.lake_access)
+    found = trail.runs(store)
+    if arguments.run:
+        detail = trail.detail(store, trail.find_run(found, arguments.run))
+        if arguments.json:
+            terminal.print_json(detail.to_dict())
+        else:
+            print_detail(detail)
+        return 0
+    shown = trail.matching(found, arguments.last or 20, arguments.session, arguments.parent)
+    if arguments.json:
+        terminal.print_json(shown)
+    else:
+        print_runs(shown)
+    return 0
+
+
+def _add_reproduce(commands: Commands) -> None:
+    made = _command(
+        commands,
+        "reproduce",
+        reproduce_command,
+        "Build again what a run published, from what it saw, in a scratch lake, and compare. The lake itself is not written. "
+        "Exit code 0: all identical, 1: something differs, 3: something could not be tried.",
+        "flowlake reproduce 20240305T0310 --session 2024-03-04",
+    )
+    made.add_argument("run", metavar="RUN", help="first characters of a run's id; `flowlake runs` lists them")
+    made.add_argument("--session", type=_day, metavar="D", help="only this session")
+    made.add_argument("--step", nargs="+", default=[], metavar="NAME", help="only these steps or stages")
+    made.add_argument("--keep", metavar="FOLDER", help="keep the scratch lake in a new folder")
+    made.add_argument("--json", action="store_true", help="every comparison with its hashes")
+
+
+def reproduce_command(arguments: argparse.Namespace) -> int:
+    from flowlake.pipeline.plan import select
+    from flowlake.pipeline.reporting import RunProgress
+    from flowlake.pipeline.reproduce import reproduce
+    from flowlake.pipeline.trail_report import print_reproduction
+    from flowlake.report import terminal
+
+    keep = Path(arguments.keep) if arguments.keep else None
+    with terminal.progress("steps") as advance:
+        shown = RunProgress(advance)
+        made = reproduce(
+            _settings(arguments), arguments.run, arguments.session, select(arguments.step), keep, shown.step, shown.fetched
+        )
+    if arguments.json:
+        terminal.print_json(made.to_dict())
+    else:
+        print_reproduction(made)
+    return made.exit_code
 
 
 def _add_sql(commands: Commands) -> None:
@@ -304,6 +461,30 @@ def demo_command(arguments: argparse.Namespace) -> int:
     return demo(Path(arguments.folder), arguments.underlyings, arguments.sessions, arguments.seed, arguments.workers)
 
 
+def _add_airflow(commands: Commands) -> None:
+    made = _command(
+        commands,
+        "airflow",
+        airflow_command,
+        "A whole Airflow on this machine until Ctrl-C: on the bucket of the settings, or without one on a synthetic market.",
+        "flowlake airflow --folder .airflow --port 8080",
+    )
+    made.add_argument("--folder", default=".airflow", help="where Airflow's state, and the lake of a synthetic market, are kept")
+    made.add_argument("--dags", default="dags", help="the repository's folder of DAGs (default dags)")
+    made.add_argument("--port", type=_positive, default=8080, help="of the web pages, on this machine only (default 8080)")
+    made.add_argument("--underlyings", type=_positive, default=6, help="of the synthetic market (default 6)")
+    made.add_argument("--sessions", type=_positive, default=15, help="of the synthetic market (default 15)")
+    made.add_argument("--seed", type=int, default=20240102)
+
+
+def airflow_command(arguments: argparse.Namespace) -> int:
+    from flowlake.market.spec import MarketSpec
+    from flowlake.pipeline.local_airflow import serve
+
+    spec = MarketSpec(seed=arguments.seed, sessions=arguments.sessions, underlyings=arguments.underlyings)
+    return serve(_settings(arguments), Path(arguments.folder), Path(arguments.dags), arguments.port, spec)
+
+
 def _add_backtest(commands: Commands) -> None:
     made = _command(
         commands,
@@ -321,7 +502,7 @@ def backtest_command(arguments: argparse.Namespace) -> int:
     from flowlake.pipeline.backtesting import backtest
     from flowlake.report import terminal
 
-    result = backtest(_settings(arguments), arguments.first, arguments.last)
+    result = backtest(_recorded_settings(arguments), arguments.first, arguments.last)
     if arguments.json:
         terminal.print_json(result.to_dict())
     else:
@@ -347,6 +528,26 @@ def report_command(arguments: argparse.Namespace) -> int:
     from flowlake.report.signals import print_signals
 
     print_signals(open_lake(settings=_settings(arguments)).sql, arguments.session, arguments.top, arguments.json)
+    return 0
+
+
+def _add_models(commands: Commands) -> None:
+    made = _command(
+        commands,
+        "models",
+        models_command,
+        "What was fitted for a session: models with their training window, calibrations with their skill, and a week before.",
+        "flowlake models --session 2024-03-01",
+    )
+    made.add_argument("--session", type=_day, metavar="D", help="default: the newest that has models")
+    made.add_argument("--json", action="store_true")
+
+
+def models_command(arguments: argparse.Namespace) -> int:
+    from flowlake.lake.lake import open_lake
+    from flowlake.report.models import print_models
+
+    print_models(open_lake(settings=_settings(arguments)).sql, arguments.session, arguments.json)
     return 0
 
 
@@ -404,16 +605,17 @@ def _add_restore(commands: Commands) -> None:
     made.add_argument("dataset")
     made.add_argument("session", type=_day)
     made.add_argument("revision", nargs="?", help="first characters of a revision's hash; without it they are listed")
+    _add_wait(made)
 
 
 def restore_command(arguments: argparse.Namespace) -> int:
     from flowlake.pipeline.maintenance import list_revisions, restore_revision
 
-    settings = _settings(arguments)
+    settings = _recorded_settings(arguments)
     if arguments.revision is None:
         sys.stdout.write(list_revisions(settings, arguments.dataset, arguments.session))
     else:
-        sys.stdout.write(restore_revision(settings, arguments.dataset, arguments.session, arguments.revision))
+        sys.stdout.write(restore_revision(settings, arguments.dataset, arguments.session, arguments.revision, arguments.wait))
     return 0
 
 
@@ -422,18 +624,69 @@ def _add_prune(commands: Commands) -> None:
         commands,
         "prune",
         prune_command,
-        "Delete what retention allows: old history, old partitions of datasets that say so.",
+        "Delete what retention allows: old history, old partitions of datasets that say so, old records of steps. Pack the rest.",
         "flowlake prune --dry-run",
     )
     made.add_argument("--keep-history", type=_positive, default=30, metavar="N", help="sessions whose history is kept (default 30)")
+    made.add_argument(
+        "--keep-runs",
+        type=_positive,
+        metavar="DAYS",
+        help="delete rows of runs, audits and findings older than DAYS (default: keep all); invocations, publications, objects and "
+        "trials are always kept, because earlier revisions, freshness and the count of trials rest on them",
+    )
     made.add_argument("--dry-run", action="store_true", help="only say what would go")
+    _add_wait(made)
 
 
 def prune_command(arguments: argparse.Namespace) -> int:
     from flowlake.pipeline.maintenance import prune
 
-    sys.stdout.write(prune(_settings(arguments), arguments.keep_history, arguments.dry_run))
+    sys.stdout.write(
+        prune(_recorded_settings(arguments), arguments.keep_history, arguments.dry_run, arguments.wait, arguments.keep_runs)
+    )
     return 0
+
+
+def _add_backup(commands: Commands) -> None:
+    made = _command(
+        commands,
+        "backup",
+        backup_command,
+        "Copy what the bucket cannot give again: records of runs, signals and models as they were published, their history.",
+        "flowlake backup --to /mnt/backup/options",
+    )
+    made.add_argument("--to", required=True, metavar="PLACE", help="a folder, or s3://bucket/prefix with the lake's keys")
+    made.add_argument("--everything", action="store_true", help="the whole lake, raw and curated partitions too")
+    made.add_argument("--json", action="store_true")
+
+
+def backup_command(arguments: argparse.Namespace) -> int:
+    from flowlake.pipeline.backup import backup, print_backup
+
+    return print_backup(backup(_settings(arguments), arguments.to, arguments.everything), arguments.json)
+
+
+def _add_recover(commands: Commands) -> None:
+    made = _command(
+        commands,
+        "recover",
+        recover_command,
+        "Copy back from a backup what the lake lacks; a run rebuilds the rest from the bucket.",
+        "flowlake recover --from /mnt/backup/options --dry-run",
+    )
+    made.add_argument("--from", dest="place", required=True, metavar="PLACE", help="what `backup --to` was given")
+    made.add_argument("--force", action="store_true", help="replace files that differ by those of the backup")
+    made.add_argument("--dry-run", action="store_true", help="only say what would be copied")
+    _add_wait(made)
+    made.add_argument("--json", action="store_true")
+
+
+def recover_command(arguments: argparse.Namespace) -> int:
+    from flowlake.pipeline.backup import print_backup, recover
+
+    report = recover(_settings(arguments), arguments.place, arguments.force, arguments.dry_run, arguments.wait)
+    return print_backup(report, arguments.json)
 
 
 def _add_render(commands: Commands) -> None:

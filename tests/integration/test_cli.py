@@ -410,7 +410,7 @@ def test_restore_lists_and_serves_earlier_revisions(
 def test_prune_keeps_what_retention_does_not_name(copied: tuple[Settings, Cli]) -> None:
     settings, cli = copied
     before = lake_hashes(settings.lake)
-    assert cli("prune", "--dry-run").out == "nothing is beyond retention\n"
+    assert cli("prune", "--dry-run").out.startswith("nothing is beyond retention\n")
     assert cli("prune").code == 0
     assert lake_hashes(settings.lake) == before
 

@@ -64,6 +64,7 @@ def cluster(settings: Settings, folder: Path, workers: int) -> Iterator[tuple[st
         yield address, found
 
 
+@pytest.mark.real("dask")
 def test_processes_of_this_machine_give_the_same_lake(clean: CleanLake, tmp_path: Path) -> None:
     settings = replace(clean.settings, lake=str(tmp_path / "lake"), scratch=str(tmp_path / "scratch"))
     said = call(run_command(clean.market, "--executor", "dask", "--workers", 2), settings)

@@ -51,3 +51,13 @@ class StorageError(FlowlakeError):
 
 class LookAheadError(FlowlakeError):
     """A step asked for what was not known at its decision time, or for what it did not declare."""
+
+
+class BusyError(FlowlakeError):
+    """Another run works on the same sessions, and the time to wait for it is over."""
+
+    exit_code = 4
+
+
+class ClusterError(FlowlakeError):
+    """The Dask cluster was lost, or one of its workers cannot do what the others do."""

@@ -7,6 +7,7 @@ Below the edge functions take values. Secrets come only from the environment, or
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -70,6 +71,10 @@ class Settings:
     """A larger object is held instead of fetched: tables are read whole, and a day of quotes would not fit into memory."""
     skip_feeds: str = ""
     """Raw datasets to leave out, separated by commas."""
+    parent_run: str = ""
+    """What starts this run, such as the run of a scheduler; written into its records."""
+    log_format: str = "text"
+    """text for people, json for machines."""
 
     @property
     def bucket_access(self) -> S3Access:
@@ -87,6 +92,29 @@ class Settings:
 
 
 _SECRET_NAMES = frozenset({"bucket_key_id", "bucket_secret", "lake_key_id", "lake_secret"})
+_USER_IN_ADDRESS = re.compile(r"://[^/@\s]+@")
+LOG_FORMATS = ("text", "json")
+
+
+def without_secrets(text: str, settings: Settings) -> str:
+    """`text` with the value of every secret, and any user and password in an address, replaced by `***`."""
+    values = {getattr(settings, name).reveal() for name in _SECRET_NAMES} - {""}
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, "***")
+    return _USER_IN_ADDRESS.sub("://***@", text)
+
+
+def described(settings: Settings) -> dict[str, str | int]:
+    """Every setting as it may be shown: of a secret only whether it is set."""
+    shown: dict[str, str | int] = {}
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if isinstance(value, Secret):
+            shown[f.name] = "set" if value else "not set"
+        else:
+            shown[f.name] = without_secrets(value, settings) if isinstance(value, str) else value
+    return shown
+
 
 _WHOLE_NUMBERS = frozenset({"download_workers", "max_object_mb"})
 
@@ -113,6 +141,8 @@ def _build(values: Mapping[str, str]) -> Settings:
             if not value.isdigit() or int(value) < 1:
                 raise UsageError(f"{name} is {value!r}", "give a whole number of at least 1")
             built[name] = int(value)
+        elif name == "log_format" and value not in LOG_FORMATS:
+            raise UsageError(f"log_format is {value!r}", f"give one of: {', '.join(LOG_FORMATS)}")
         else:
             built[name] = value
     return Settings(**built)  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""Ops layer: what ran, what it published, what was refused. Written by runs, one file per run; outside the byte-equality rule."""
+"""Ops layer: what ran, what it published, what was refused. Written by runs, one file per run; outside the byte-equality rule.
+
+Files of runs that have ended are packed into one per dataset once there are many.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ def _text(name: str, doc: str, *, nullable: bool = False) -> Column:
     return Column(name, pl.String(), doc, nullable=nullable)
 
 
-def _count(name: str, doc: str, unit: str = "") -> Column:
-    return Column(name, pl.Int64(), doc, unit=unit)
+def _count(name: str, doc: str, unit: str = "", *, nullable: bool = False) -> Column:
+    return Column(name, pl.Int64(), doc, unit=unit, nullable=nullable)
 
 
 _RUN = _text("run_id", "Run that wrote the row.")
@@ -33,6 +36,42 @@ def _ops(name: str, doc: str, columns: tuple[Column, ...], moment: str, grain: t
     )
 
 
+STATUSES = ("built", "fresh", "held", "quarantined", "blocked", "absent", "restatable", "failed")
+"""What may become of a step in a run."""
+
+INVOCATIONS = _ops(
+    "invocations",
+    "Every run as a whole: who started it, with what, and how it ended. A run that was killed has a start and no end.",
+    (
+        _RUN,
+        _text(
+            "parent",
+            "What started the run, from FLOWLAKE_PARENT_RUN: for example the run of a scheduler; empty if nothing said so.",
+        ),
+        _text("action", "run, restore, prune or backtest."),
+        Column("started_at_utc", UTC_NS, "Start."),
+        Column("ended_at_utc", UTC_NS, "End; null while it runs, and for ever if it was killed.", nullable=True),
+        Column("seconds", pl.Float64(), "Wall time; null as long as there is no end.", unit="s", nullable=True),
+        _count("exit_code", "Exit code; null as long as there is no end.", nullable=True),
+        _text("error", "What ended it early, without secrets; empty otherwise."),
+        Column("first_session", pl.Date(), "First session that was asked for.", nullable=True),
+        Column("last_session", pl.Date(), "Last session that was asked for.", nullable=True),
+        _text("steps", "Steps that were asked for, separated by blanks."),
+        _text("executor", "local or dask; empty where no step runs."),
+        Column("retry", pl.Boolean(), "Whether it tried again what quarantine holds."),
+        Column("restate", pl.Boolean(), "Whether it replaced windowed and fitted outputs whose inputs had changed."),
+        _text("command", "Command line, without secrets."),
+        _text("code", "Version of the code."),
+        _text("commit", "Git commit of the checkout that ran, with `+changes` where it had any; empty for an installed package."),
+        _text("python", "Version of Python."),
+        _text("libraries", "Versions of the libraries that decide bytes."),
+        _text("config", "Settings, a JSON object; of a secret only whether it is set."),
+        _text("host", "Name of the machine."),
+        *(_count(status, f"Steps and sessions with status {status}; 0 as long as there is no end.") for status in STATUSES),
+    ),
+    "started_at_utc",
+    ("run_id",),
+)
 RUNS = _ops(
     "runs",
     "Every step that a run looked at, with its outcome.",
@@ -137,4 +176,4 @@ QUARANTINE = _ops(
     ("dataset", "session", "rule"),
 )
 
-OPS = (RUNS, PUBLICATIONS, AUDITS, FINDINGS, OBJECTS, QUARANTINE)
+OPS = (INVOCATIONS, RUNS, PUBLICATIONS, AUDITS, FINDINGS, OBJECTS, QUARANTINE)

@@ -161,7 +161,7 @@ def duckdb_view(
     columns = ",\n  ".join(_view_columns(ds, exists))
     if not exists:
         return f"CREATE OR REPLACE VIEW {_quoted(ds.name)} AS SELECT\n  {columns}\nWHERE false;"
-    folder = "run=*" if _is_journal(ds) else f"{SESSION}=*"
+    folder = "*" if _is_journal(ds) else f"{SESSION}=*"
     # A folder may be named like a pattern; only `folder` is one.
     pattern = f"{escape(root.rstrip('/'))}/{ds.layer.value}/{ds.name}/{folder}/{PARTITION_FILE}"
     paths = [pattern] if files is None else [escape(path) for path in files]
@@ -169,7 +169,9 @@ def duckdb_view(
     source = _source(ds, listed)
     conditions = list(_view_conditions(as_of, last_session))
     where = f"\nWHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"CREATE OR REPLACE VIEW {_quoted(ds.name)} AS SELECT\n  {columns}\nFROM {source} AS part{where};"
+    # While records of runs are packed, a run may lie in two files: the last by name has it.
+    once = "\nQUALIFY filename = max(filename) OVER (PARTITION BY run_id)" if _is_journal(ds) else ""
+    return f"CREATE OR REPLACE VIEW {_quoted(ds.name)} AS SELECT\n  {columns}\nFROM {source} AS part{where}{once};"
 
 
 def _source(ds: Dataset, listed: str) -> str:

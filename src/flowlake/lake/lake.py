@@ -16,7 +16,7 @@ from flowlake.core.sessions import CALENDAR_FIRST, CALENDAR_LAST, NEW_YORK, deci
 from flowlake.core.settings import Settings, load_settings
 from flowlake.datasets import registry
 from flowlake.datasets.model import KNOWN_AT, SESSION, Dataset
-from flowlake.datasets.ops import PUBLICATIONS, QUARANTINE, RUNS
+from flowlake.datasets.ops import INVOCATIONS, PUBLICATIONS, QUARANTINE, RUNS
 from flowlake.datasets.registry import DATASETS, RUN_KEYED
 from flowlake.lake import catalogue, journal
 from flowlake.lake.index import Index
@@ -62,7 +62,7 @@ class Lake:
         ds = registry.dataset(dataset)
         if ds is QUARANTINE:
             return len(refusals(self.store))
-        return sum(1 for stat in self.store.list(f"{ds.layer.value}/{ds.name}/") if "/run=" in stat.path)
+        return len(journal.run_ids(self.store, ds)) if ds in RUN_KEYED else 0
 
     def sessions(self, dataset: str) -> list[date]:
         """Sessions for which a dataset has a partition in this view."""
@@ -119,8 +119,8 @@ class Lake:
 
     def revision(self, run_id: str) -> Lake:
         """The lake as it was served when a run ended: the second clock, that of revisions."""
-        if run_id not in set(journal.records(self.store, RUNS).get_column("run_id")):
-            raise UsageError(f"there is no run {run_id!r}", "`flowlake sql 'select distinct run_id from runs'` lists them")
+        if not any(run_id in journal.run_ids(self.store, ds) for ds in (RUNS, INVOCATIONS)):
+            raise UsageError(f"there is no run {run_id!r}", "`flowlake runs` lists them")
         return Lake(self.store, View(self.view.moment, self.view.last_session, run_id))
 
     def _scan(self, ds: Dataset, path: str) -> pl.LazyFrame:
@@ -149,12 +149,13 @@ class Lake:
         """By dataset, what was published after the run of this view had ended, newest first: to be undone in this order."""
         if not self.view.run_id:
             return {}
-        publications = _distinct(journal.records(self.store, PUBLICATIONS))
-        runs = journal.records(self.store, RUNS)
+        publications = distinct(journal.records(self.store, PUBLICATIONS))
         mine = pl.col("run_id") == self.view.run_id
-        started = runs.filter(mine).get_column("started_at_utc").max()
-        published = publications.filter(mine).get_column("published_at_utc").max()
-        end = max(moment for moment in (started, published) if isinstance(moment, datetime))
+        # Of a run that was killed only the steps tell until when it lived; those of a run long ago may have been pruned.
+        known = ((RUNS, "started_at_utc"), (INVOCATIONS, "started_at_utc"), (INVOCATIONS, "ended_at_utc"))
+        moments = [journal.records(self.store, ds).filter(mine).get_column(column).max() for ds, column in known]
+        moments.append(publications.filter(mine).get_column("published_at_utc").max())
+        end = max(moment for moment in moments if isinstance(moment, datetime))
         later = publications.filter(~mine & (pl.col("published_at_utc") > end)).sort("published_at_utc", descending=True)
         by_dataset: dict[str, list[journal.Row]] = {}
         for row in later.iter_rows(named=True):
@@ -162,7 +163,7 @@ class Lake:
         return by_dataset
 
 
-def _distinct(publications: pl.DataFrame) -> pl.DataFrame:
+def distinct(publications: pl.DataFrame) -> pl.DataFrame:
     """Two runs at once may both write down one publication: the first is the act, the second only saw it."""
     ordered = publications.sort("published_at_utc", maintain_order=True)
     before = pl.col("file_hash").shift().over("dataset", "session")

@@ -3,6 +3,7 @@
 Layout below the root:
     <layer>/<dataset>/session=YYYY-MM-DD/part.parquet      what the lake serves
     ops/<dataset>/run=<run id>/part.parquet                records of a run
+    ops/<dataset>/packed=<run id>/part.parquet             records of many runs, see `journal`
     _history/<dataset>/session=YYYY-MM-DD/<file hash>.parquet
     _quarantine/<dataset>/session=YYYY-MM-DD/<inputs key>/
     _staging/                                              never read

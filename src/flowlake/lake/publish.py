@@ -54,13 +54,19 @@ def revisions(store: Store, ds: Dataset, session: date) -> list[str]:
 
 def restore(store: Store, index: Index, ds: Dataset, session: date, file_hash_prefix: str) -> Published:
     """Serve an earlier revision again; the present one goes under history. The prefix must name one revision."""
+    found = revision_named(store, ds, session, file_hash_prefix)
+    return publish(store, index, ds, session, store.read(history_path(ds, session, found)))
+
+
+def revision_named(store: Store, ds: Dataset, session: date, file_hash_prefix: str) -> str:
+    """The hash of the one revision under history that starts with the prefix. Raises UsageError where it is not one."""
     found = [h for h in revisions(store, ds, session) if h.startswith(file_hash_prefix)]
     if len(found) != 1:
         raise UsageError(
             f"{ds.name} {session}: {len(found)} revisions start with {file_hash_prefix!r}",
             f"give one of: {', '.join(h[:12] for h in revisions(store, ds, session)) or 'there is no history'}",
         )
-    return publish(store, index, ds, session, store.read(history_path(ds, session, found[0])))
+    return found[0]
 
 
 def prune_history(store: Store, ds: Dataset, keep: int, dry_run: bool = False) -> list[str]:

@@ -13,6 +13,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -157,6 +158,14 @@ class LocalStore:
     def delete(self, path: str) -> None:
         self._at(path).unlink(missing_ok=True)
 
+    def remove_empty_folder(self, path: str) -> None:
+        """Remove the folder of a deleted file, unless something else is in it."""
+        try:
+            self._at(path).parent.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise storage_error(f"removing the folder of {path}", error) from error
+
     def clean_staging(self, older_than_seconds: float, now: float) -> None:
         """Remove what a killed run left behind; what a running one is writing is younger."""
         for file in (self._root / STAGING).glob("*.tmp"):
@@ -216,12 +225,20 @@ class S3Store:
             ) from None
 
     def list(self, prefix: str) -> Iterator[Stat]:
+        for path, entry in self._entries(prefix):
+            yield Stat(path, entry["Size"], entry["ETag"].strip('"'))
+
+    def modified(self, prefix: str) -> dict[str, datetime]:
+        """Path -> when it was last written, by the server's clock, for everything below a prefix."""
+        return {path: entry["LastModified"] for path, entry in self._entries(prefix)}
+
+    def _entries(self, prefix: str) -> Iterator[tuple[str, Any]]:
         token: dict[str, str] = {}
         cut = len(self._prefix) + 1 if self._prefix else 0
         while True:
             page = self._call("listing", "list_objects_v2", Prefix=self._key(prefix), **token)
             for entry in page.get("Contents", ()):
-                yield Stat(entry["Key"][cut:], entry["Size"], entry["ETag"].strip('"'))
+                yield entry["Key"][cut:], entry
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}

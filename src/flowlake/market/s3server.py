@@ -44,7 +44,7 @@ _PORTS = (
 )
 
 
-_KEEPER = """
+KEEPER = """
 exec 3<&0
 trap : TERM
 "$@" </dev/null 3<&- &
@@ -163,7 +163,7 @@ def _command(program: str, data: Path, access: S3Access, ports: dict[str, int], 
 def _process(command: list[str], data: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (data / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            ["/bin/sh", "-c", _KEEPER, "sh", *command],
+            ["/bin/sh", "-c", KEEPER, "sh", *command],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -11,7 +11,7 @@ from flowlake.core.settings import Settings
 from flowlake.datasets.raw import RAW
 from flowlake.lake.store import STAGING, open_store
 from flowlake.pipeline.ingest import Listing, list_bucket
-from flowlake.pipeline.run import libraries
+from flowlake.pipeline.invocation import libraries
 from flowlake.sources.bucket import open_bucket
 
 NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (

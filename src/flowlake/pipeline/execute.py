@@ -87,12 +87,15 @@ class StepResult:
 class Context:
     """What a process needs to run steps: the store, an index, a cache of partitions, the bucket."""
 
-    def __init__(self, settings: Settings, options: Options, shared: bool = False) -> None:
-        """`shared`: other processes publish into the lake at the same time, so listings are not trusted for long."""
+    def __init__(self, settings: Settings, options: Options, shared: bool = False, store: Store | None = None) -> None:
+        """`shared`: other processes publish into the lake at the same time, so listings are not trusted for long.
+
+        `store` stands in for the lake that the settings name.
+        """
         self.settings = settings
         self.shared = shared
         self.options = options
-        self.store: Store = open_store(settings.lake, settings.lake_access)
+        self.store: Store = store or open_store(settings.lake, settings.lake_access)
         self.index = Index(self.store)
         self.ingester = Ingester(settings)
         self._cache: OrderedDict[tuple[str, date, str], pl.DataFrame] = OrderedDict()

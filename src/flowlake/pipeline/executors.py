@@ -6,13 +6,12 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from flowlake.core.errors import UsageError
 from flowlake.core.settings import Settings
-from flowlake.lake.store import absolute_root
+from flowlake.pipeline.cluster import Parcel, connected, pack, results, unpack
 from flowlake.pipeline.execute import Context, Options, StepResult, Task, execute
 from flowlake.pipeline.plan import producers
 
@@ -78,17 +77,14 @@ def run_local(
 
 def run_dask(tasks: Sequence[Task], settings: Settings, options: Options, scheduler: str, workers: int) -> Iterator[StepResult]:
     """Tasks on a Dask cluster as their inputs become ready: the one at `scheduler`, or processes of this machine."""
-    from distributed import as_completed
-
-    settings = replace(settings, lake=absolute_root(settings.lake))  # workers may have another current folder
-    with _client(scheduler, workers) as client:
+    parcel = pack(settings, options, named_scheduler=bool(scheduler))
+    with connected(scheduler) if scheduler else _of_this_machine(workers) as client:
         futures: list[Any] = []
         for i, node in enumerate(graph(tasks)):
             key = f"{node.task.step.name}-{node.task.session}-{options.run_id}-{i}"
             waits = [futures[j] for j in node.after]
-            futures.append(client.submit(run_task, node.task, settings, options, waits, key=key, priority=-i, pure=False))
-        for future in as_completed(futures):
-            result = future.result()
+            futures.append(client.submit(run_task, node.task, parcel, waits, key=key, priority=-i, pure=False))
+        for result in results(futures):
             if not isinstance(result, StepResult):
                 raise TypeError(f"a worker returned {type(result).__name__}")
             yield result
@@ -102,28 +98,21 @@ _CONTEXTS: dict[str, Context] = {}
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def run_task(task: Task, settings: Settings, options: Options, waits: Sequence[StepResult] = ()) -> StepResult:
+def run_task(task: Task, parcel: Parcel, waits: Sequence[StepResult] = ()) -> StepResult:
     """Run a task in a worker; `waits` orders it, and tells which file could not be had. Threads of one worker take turns."""
     with _ONE_AT_A_TIME:
-        if options.run_id not in _CONTEXTS:
+        run_id = parcel.options.run_id
+        if run_id not in _CONTEXTS:
             _CONTEXTS.clear()
-            _CONTEXTS[options.run_id] = Context(settings, options, shared=True)
-        return execute(task, _CONTEXTS[options.run_id], _first(result.awaits for result in waits))
+            _CONTEXTS[run_id] = unpack(parcel)
+        return execute(task, _CONTEXTS[run_id], _first(result.awaits for result in waits))
 
 
 @contextmanager
-def _client(scheduler: str, workers: int) -> Iterator[Any]:
+def _of_this_machine(workers: int) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
-    if scheduler:
-        try:
-            client = Client(scheduler, timeout="10s")
-        except (OSError, TimeoutError, ValueError) as error:
-            raise UsageError(f"no Dask scheduler answers at {scheduler}: {error}", "start one, or leave --scheduler out") from None
-        with client:
-            yield client
-        return
     with (
         # A worker that is told to stop may still report that its last heartbeat met a closed door.
         dask.config.set({"logging.distributed": "critical"}),

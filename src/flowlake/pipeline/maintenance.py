@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from flowlake.core.errors import FlowlakeError
 from flowlake.core.settings import Settings
 from flowlake.datasets import render as rendering
 from flowlake.datasets.model import Dataset
+from flowlake.datasets.ops import AUDITS, FINDINGS, RUNS
 from flowlake.datasets.registry import DATASETS, RUN_KEYED, dataset
+from flowlake.lake.claims import WAIT_SECONDS, claimed
 from flowlake.lake.index import Index
-from flowlake.lake.journal import Journal
+from flowlake.lake.journal import Packing, pack
 from flowlake.lake.partitions import check_hash, partition_path, session_of_path
-from flowlake.lake.publish import Published, prune_history, prune_partitions, restore, revisions
+from flowlake.lake.publish import prune_history, prune_partitions, restore, revision_named, revisions
 from flowlake.lake.store import Store, file_hash, open_store
-from flowlake.pipeline.run import new_run_id, publication_row
+from flowlake.pipeline.invocation import Asked, new_run_id, recorded
+from flowlake.pipeline.outline import OUTLINE_PATH, outline_text
+from flowlake.pipeline.run import publication_row
+
+STEP_RECORDS = (RUNS, AUDITS, FINDINGS)
+"""Records that nothing but a person reads: they may be deleted after a time."""
 
 
 @dataclass(frozen=True)
@@ -67,38 +74,75 @@ def list_revisions(settings: Settings, name: str, session: date) -> str:
     return "\n".join(lines) + "\n"
 
 
-def restore_revision(settings: Settings, name: str, session: date, revision: str) -> str:
-    """Serve an earlier revision and write the act down."""
+def restore_revision(settings: Settings, name: str, session: date, revision: str, wait_seconds: float = WAIT_SECONDS) -> str:
+    """Serve an earlier revision and write the act down, while no run works on the session."""
     store, index = _open(settings)
-    published = restore(store, index, dataset(name), session, revision)
-    _record(store, published)
+    ds = dataset(name)
+    revision_named(store, ds, session, revision)  # a slip of the pen leaves no record
+    with (
+        recorded(store, settings, Asked("restore", session, session)) as running,
+        claimed(store, running.run_id, session, session, wait_seconds),
+    ):
+        published = restore(store, index, ds, session, revision)
+        running.records.add("publications", [publication_row(published)])
     kept = f"what it replaced is kept as {published.replaced_hash[:16]}" if published.changed else "it was served already"
     return f"{name} {session} now serves {published.file_hash[:16]}; {kept}\n"
 
 
-def _record(store: Store, published: Published) -> None:
-    records = Journal(store, new_run_id())
-    records.add("publications", [publication_row(published)])
-    records.flush()
+def prune(
+    settings: Settings, keep_history: int, dry_run: bool, wait_seconds: float = WAIT_SECONDS, keep_runs_days: int | None = None
+) -> str:
+    """Delete what is beyond retention, while no run works there.
+
+    That is: revisions of all but the newest `keep_history` sessions, partitions beyond their dataset's retention, and rows of
+    STEP_RECORDS that are older than `keep_runs_days`. What other commands need stays: publications, invocations, downloads, trials.
+    Files of single runs are packed.
+    """
+    store = open_store(settings.lake, settings.lake_access)
+    lines, doomed = _prune(store, keep_history, dry_run=True)
+    packing = _pack(store, "", keep_runs_days, dry_run=True)
+    lines += [f"{name}: {rows} rows older than {keep_runs_days} days" for name, rows in packing.dropped]
+    if not dry_run and (doomed or packing.dropped):
+        days = (min(doomed), max(doomed)) if doomed else (None, None)
+        with recorded(store, settings, Asked("prune", *days)) as running:
+            if doomed:
+                with claimed(store, running.run_id, min(doomed), max(doomed), wait_seconds):
+                    _prune(store, keep_history, dry_run=False)
+            _pack(store, running.run_id, keep_runs_days, dry_run=False)
+    elif not dry_run:
+        _pack(store, new_run_id(), keep_runs_days, dry_run=False)
+    verb = "would go" if dry_run else "deleted"
+    said = [f"{verb}:", *lines] if lines else ["nothing is beyond retention"]
+    if packing.files:
+        said.append(
+            f"{packing.files} files of single runs {'would be' if dry_run else 'were'} packed, with all their rows that stay"
+        )
+    return "\n".join(said) + "\n"
 
 
-def prune(settings: Settings, keep_history: int, dry_run: bool) -> str:
-    """Delete revisions beyond `keep_history` sessions and partitions beyond their dataset's retention."""
-    store, index = _open(settings)
+def _pack(store: Store, run_id: str, keep_runs_days: int | None, dry_run: bool) -> Packing:
+    age = None if keep_runs_days is None else timedelta(days=keep_runs_days)
+    return pack(store, run_id, datetime.now(UTC), STEP_RECORDS, age, dry_run)
+
+
+def _prune(store: Store, keep_history: int, dry_run: bool) -> tuple[list[str], set[date]]:
+    """What is said about it, and the sessions that it touches."""
+    index = Index(store)
     lines = []
+    touched: set[date] = set()
     for ds in partitioned():
         history = prune_history(store, ds, keep_history, dry_run)
         days = index.sessions(ds)
         gone = prune_partitions(store, index, ds, days[-1], dry_run) if days else []
+        touched.update(gone, (day for path in history if (day := session_of_path(path)) is not None))
         if history or gone:
             lines.append(f"{ds.name}: {len(history)} old revisions, {len(gone)} partitions beyond retention")
-    verb = "would go" if dry_run else "deleted"
-    return "\n".join([f"{verb}:", *lines] if lines else ["nothing is beyond retention"]) + "\n"
+    return lines, touched
 
 
 def render(root: Path, check: bool) -> list[str]:
     """Write the rendered files below `root`, or only say which differ; returns what differs or was written."""
-    rendered = rendering.render_all(DATASETS)
+    rendered = rendering.render_all(DATASETS) | {OUTLINE_PATH: outline_text()}
     committed = {path: (root / path).read_text(encoding="utf-8") for path in rendered if (root / path).is_file()}
     if check:
         return rendering.drift(rendered, committed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,6 +23,9 @@ from flowlake.report import terminal
 STATUSES = ("built", "fresh", "restatable", "blocked", "held", "quarantined", "failed")
 SHOWN = 12
 DATA_DOCS = "data-docs"
+NAMED = "runs"
+NAMED_DOCS = 120
+"""Twenty sessions of six stages."""
 
 
 class RunProgress:
@@ -40,13 +44,26 @@ class RunProgress:
         self._advance(self._done, self._total, f"downloading: {self._bytes / 1e6:,.1f} MB")
 
 
-def write_data_docs(settings: Settings, report: Report) -> str:
-    """The audits' HTML pages of this run, beside a local lake (in the current folder for one on S3); the path of the overview."""
+def write_data_docs(settings: Settings, report: Report, name: str = "") -> str:
+    """The audits' HTML pages of this run, beside a local lake (in the current folder for one on S3); the path of the overview.
+
+    With a name they go to a folder of their own, and the newest NAMED_DOCS of such folders are kept.
+    """
     validations = report.validations()
     if not validations:
         return ""
-    root = Path(settings.lake) if not settings.lake.startswith("s3://") else Path.cwd()
-    return str(build_data_docs(validations, root / DATA_DOCS, DATASETS))
+    root = (Path(settings.lake) if not settings.lake.startswith("s3://") else Path.cwd()) / DATA_DOCS
+    if not name:
+        return str(build_data_docs(validations, root, DATASETS))
+    overview = build_data_docs(validations, root / NAMED / name, DATASETS)
+    named = sorted((root / NAMED).iterdir(), key=_modified)
+    for folder in named[:-NAMED_DOCS]:
+        shutil.rmtree(folder, ignore_errors=True)  # a run beside this one may be deleting it too
+    return str(overview)
+
+
+def _modified(folder: Path) -> float:
+    return folder.stat().st_mtime if folder.exists() else 0.0
 
 
 def report_json(report: Report, docs: str) -> dict[str, Any]:

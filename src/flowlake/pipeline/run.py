@@ -5,29 +5,30 @@ from __future__ import annotations
 import logging
 import sys
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
-from importlib.metadata import version
 from typing import Any
 
 from flowlake import __version__
 from flowlake.core.errors import SourceUnavailableError, UsageError
-from flowlake.core.sessions import sessions_between
-from flowlake.core.settings import Settings
+from flowlake.core.events import emit, on_stderr
+from flowlake.core.sessions import actionable_at, sessions_between
+from flowlake.core.settings import Settings, without_secrets
 from flowlake.datasets.ops import OBJECTS, PUBLICATIONS
 from flowlake.datasets.registry import DATASETS, RUN_KEYED
 from flowlake.lake import journal
+from flowlake.lake.claims import WAIT_SECONDS, Held, claimed
 from flowlake.lake.index import Index
-from flowlake.lake.journal import Journal
+from flowlake.lake.journal import Journal, pack_if_many
 from flowlake.lake.partitions import partition_path
 from flowlake.lake.publish import Published
 from flowlake.lake.store import LocalStore, Store, file_hash, open_store
 from flowlake.pipeline.execute import Context, Options, StepResult, Task, decide
 from flowlake.pipeline.executors import run_dask, run_local
-from flowlake.pipeline.ingest import Listing, ledger, list_bucket
+from flowlake.pipeline.ingest import Listing, SourceObject, ledger, list_bucket
+from flowlake.pipeline.invocation import Asked, Invocation, command_line, libraries, recorded
 from flowlake.pipeline.plan import STEPS
 from flowlake.pipeline.scratch import clean_scratch, scratch_folder
 from flowlake.pipeline.step import Step
@@ -35,7 +36,6 @@ from flowlake.sources.bucket import open_bucket
 
 log = logging.getLogger("flowlake")
 
-LIBRARIES = ("polars", "pyarrow", "numpy", "numba", "scikit-learn", "hmmlearn", "great-expectations")
 STALE_STAGING_SECONDS = 6 * 3600.0
 UNAVAILABLE_LIMIT = 3
 """A run ends when this many source objects in a row could not be had: the bucket is away, not the file."""
@@ -57,6 +57,8 @@ class Request:
     workers: int = 2
     retry: bool = False
     restate: bool = False
+    wait_seconds: float = WAIT_SECONDS
+    """How long to wait for another run that works on the same sessions."""
 
 
 @dataclass
@@ -95,10 +97,6 @@ class Report:
         return [validation for result in self.results for validation in result.validations]
 
 
-def new_run_id() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-
-
 def run(
     settings: Settings,
     request: Request,
@@ -107,12 +105,38 @@ def run(
 ) -> Report:
     """Bring the lake up to date for the requested sessions; `progress` hears of every step, `on_bytes` of what is downloaded.
 
-    Raises FlowlakeError where nothing can go on."""
-    began = time.monotonic()
+    Raises FlowlakeError where nothing can go on, BusyError where another run works on these sessions for too long."""
     store = open_store(settings.lake, settings.lake_access)
+    names = tuple(step.name for step in request.steps)
+    asked = Asked("run", request.first, request.last, names, request.executor, request.retry, request.restate)
+    with (
+        recorded(store, settings, asked) as running,
+        claimed(store, running.run_id, request.first, request.last, request.wait_seconds, _say) as claim,
+    ):
+        return _run(settings, request, store, running, claim, progress, on_bytes)
+
+
+def _say(words: str) -> None:
+    emit("waiting", text=words)
+    if not on_stderr():
+        sys.stderr.write(f"flowlake: {words}\n")
+        sys.stderr.flush()
+
+
+def _run(
+    settings: Settings,
+    request: Request,
+    store: Store,
+    running: Invocation,
+    claim: Held,
+    progress: Progress | None,
+    on_bytes: Callable[[int], None] | None,
+) -> Report:
+    """The run proper, while it holds its sessions."""
+    began = time.monotonic()
     if isinstance(store, LocalStore):
         store.clean_staging(STALE_STAGING_SECONDS, time.time())
-    records = Journal(store, new_run_id())
+    records = running.records
     options = Options(records.run_id, request.retry, request.restate)
     listing = list_bucket(open_bucket(settings), ledger(journal.records(store, OBJECTS)), settings.skip_feeds)
     tasks = plan_tasks(listing, request)
@@ -121,7 +145,10 @@ def run(
     try:
         for result in _within_patience(_results(tasks, settings, options, request, on_bytes)):
             report.results.append(result)
-            _record(records, result)
+            running.statuses[result.status] += 1
+            _record(records, result, settings)
+            _announce(result)
+            claim.check()
             if progress:
                 progress(len(report.results), len(tasks), result)
     finally:
@@ -132,8 +159,22 @@ def run(
     index.save()
     if not report.total("failed"):
         clean_scratch(scratch_folder(settings))
+    pack_if_many(store, records.run_id)
+    running.exit_code = report.exit_code
     report.seconds = time.monotonic() - began
     return report
+
+
+def newest_sessions(settings: Settings, count: int, now: datetime) -> tuple[date, date]:
+    """First and last of the newest `count` sessions that the bucket lists and whose decision time has passed.
+
+    A session before its decision time is left out: what is fitted for it would miss the next morning's open interest.
+    """
+    listing = list_bucket(open_bucket(settings), {}, settings.skip_feeds)
+    ready = [day for day in listing.sessions() if actionable_at(day) <= now][-count:]
+    if not ready:
+        raise UsageError("the bucket has no session whose decision time has passed", "check FLOWLAKE_BUCKET_NAME and _PREFIX")
+    return ready[0], ready[-1]
 
 
 def plan_tasks(listing: Listing, request: Request) -> list[Task]:
@@ -154,7 +195,7 @@ def plan_tasks(listing: Listing, request: Request) -> list[Task]:
                 continue
             if day not in listed and not (step.name in EVERY_DAY and oldest < day < newest):
                 continue
-            tasks.append(Task(step, day, _objects(listing, step, day)))
+            tasks.append(Task(step, day, objects_for(listing, step, day)))
     return tasks
 
 
@@ -172,7 +213,8 @@ def fed_steps(raw: set[str]) -> set[str]:
     return names
 
 
-def _objects(listing: Listing, step: Step, day: date) -> tuple[Any, ...]:
+def objects_for(listing: Listing, step: Step, day: date) -> tuple[SourceObject, ...]:
+    """What the bucket has for a step: the objects that feed an ingest step, the files of the day for one that reads the listing."""
     if step.is_ingest:
         return listing.feeding(step.writes[0], day)
     return listing.dated(day) if step.reads_listing else ()
@@ -198,17 +240,17 @@ def _within_patience(results: Iterator[StepResult]) -> Iterator[StepResult]:
             )
 
 
-def _record(records: Journal, result: StepResult) -> None:
+def _record(records: Journal, result: StepResult, settings: Settings) -> None:
     row = {
         "step": result.step,
         "session": result.session,
         "status": result.status,
-        "detail": result.detail,
+        "detail": without_secrets(result.detail, settings),
         "started_at_utc": result.started_at_utc,
         "seconds": result.seconds,
         "rows": result.rows,
         "inputs_key": result.inputs_key,
-        "command": " ".join(sys.argv[1:]),
+        "command": command_line(settings),
         "code": __version__,
         "libraries": libraries(),
     }
@@ -219,15 +261,41 @@ def _record(records: Journal, result: StepResult) -> None:
     records.add("objects", result.fetched)
 
 
+def _announce(result: StepResult) -> None:
+    """The result as events for whoever listens: of the step, of each published file, of what was refused."""
+    where = {"step": result.step, "session": result.session}
+    emit(
+        "step_finished",
+        logging.ERROR if result.status == "failed" else logging.INFO,
+        **where,
+        status=result.status,
+        rows=result.rows,
+        seconds=round(result.seconds, 3),
+        detail=result.detail,
+    )
+    for published in result.published:
+        emit(
+            "published",
+            dataset=published.dataset,
+            session=published.session,
+            data_hash=published.data_hash,
+            rows=published.rows,
+            bytes=published.size,
+            changed=published.changed,
+        )
+    if result.status == "quarantined":
+        emit("quarantined", logging.WARNING, **where, kind="held", rows=0, what=result.detail)
+    for finding in result.findings:
+        if result.status == "built" and finding["kind"] == "rejected":
+            facts = {name: finding[name] for name in ("dataset", "rule", "rows", "what", "cure")}
+            emit("quarantined", logging.WARNING, **where, kind="rows", **facts)
+
+
 def publication_row(published: Published) -> dict[str, Any]:
     row: dict[str, Any] = asdict(published)
     row["bytes"] = row.pop("size")
     del row["changed"]
     return row | {"published_at_utc": datetime.now(UTC)}
-
-
-def libraries() -> str:
-    return " ".join(f"{name}={version(name)}" for name in LIBRARIES)
 
 
 def adopt(store: Store, index: Index, records: Journal) -> None:

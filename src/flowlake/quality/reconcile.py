@@ -24,6 +24,7 @@ _PRICES = ("open", "high", "low", "close")
 _SOURCES = {"trades": "option_trades", "1m": "option_bars_1m", "1d": "option_bars_1d"}
 _KEY = ["contract", "underlying"]
 _EXPLAINED = ("cancelled", "late")
+_LOOKED_AT = [*_KEY, "ts_utc", "price", "size", "in_volume", "sets_price", "is_cancelled", "is_late"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def reconcile(inputs: Inputs, session: date) -> Output:
     disagree beyond tolerance. Rows come in their declared order. Fewer than two sources give an empty table.
     """
     present = {name: inputs[dataset] for name, dataset in _SOURCES.items() if dataset in inputs}
+    if "trades" in present:  # every filter below copies what it keeps of a tape of millions: only what is looked at
+        present["trades"] = present["trades"].select(_LOOKED_AT)
     causes = _causes(present.get("trades"), present.get("1m"))
     tables: list[pl.DataFrame] = []
     findings: list[Finding] = []

@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from flowlake.core.events import on_stderr
+
 PLAIN_WIDTH = 160
 SHOWN_ROWS = 500
 PLAIN_PROGRESS_EVERY = 10.0
@@ -75,7 +77,10 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(what: str) -> Iterator[Advance]:
-    """Progress on standard error: a bar on a terminal, else a line now and then."""
+    """Progress on standard error: a bar on a terminal, else a line now and then; nothing where it belongs to the events."""
+    if on_stderr():
+        yield _silent
+        return
     if not sys.stderr.isatty():
         yield _plain(what)
         return
@@ -93,6 +98,10 @@ def progress(what: str) -> Iterator[Advance]:
             bar.update(task, completed=done, total=total, label=label)
 
         yield advance
+
+
+def _silent(done: int, total: int, label: str) -> None:
+    """The events say it."""
 
 
 def _plain(what: str) -> Advance:

@@ -1175,7 +1175,7 @@ CREATE OR REPLACE VIEW "trials" AS SELECT
   "labels",
   "metrics",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/trials/run=*/part.parquet'], filename = true, schema = MAP {
+FROM read_parquet(['lake/ops/trials/*/part.parquet'], filename = true, schema = MAP {
   'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
   'tested_at_utc': {name: 'tested_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
   'config_hash': {name: 'config_hash', type: 'VARCHAR', default_value: NULL},
@@ -1190,7 +1190,8 @@ FROM read_parquet(['lake/ops/trials/run=*/part.parquet'], filename = true, schem
   'labels': {name: 'labels', type: 'BIGINT', default_value: NULL},
   'metrics': {name: 'metrics', type: 'VARCHAR', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
-}) AS part;
+}) AS part
+QUALIFY filename = max(filename) OVER (PARTITION BY run_id);
 
 CREATE OR REPLACE VIEW "reconciliation" AS SELECT
   "pair",
@@ -1273,6 +1274,71 @@ FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE)
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
 })) AS part;
 
+CREATE OR REPLACE VIEW "invocations" AS SELECT
+  "run_id",
+  "parent",
+  "action",
+  CAST("started_at_utc" AS TIMESTAMPTZ) AS "started_at_utc",
+  CAST("ended_at_utc" AS TIMESTAMPTZ) AS "ended_at_utc",
+  "seconds",
+  "exit_code",
+  "error",
+  "first_session",
+  "last_session",
+  "steps",
+  "executor",
+  "retry",
+  "restate",
+  "command",
+  "code",
+  "commit",
+  "python",
+  "libraries",
+  "config",
+  "host",
+  "built",
+  "fresh",
+  "held",
+  "quarantined",
+  "blocked",
+  "absent",
+  "restatable",
+  "failed",
+  CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
+FROM read_parquet(['lake/ops/invocations/*/part.parquet'], filename = true, schema = MAP {
+  'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
+  'parent': {name: 'parent', type: 'VARCHAR', default_value: NULL},
+  'action': {name: 'action', type: 'VARCHAR', default_value: NULL},
+  'started_at_utc': {name: 'started_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'ended_at_utc': {name: 'ended_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'seconds': {name: 'seconds', type: 'DOUBLE', default_value: NULL},
+  'exit_code': {name: 'exit_code', type: 'BIGINT', default_value: NULL},
+  'error': {name: 'error', type: 'VARCHAR', default_value: NULL},
+  'first_session': {name: 'first_session', type: 'DATE', default_value: NULL},
+  'last_session': {name: 'last_session', type: 'DATE', default_value: NULL},
+  'steps': {name: 'steps', type: 'VARCHAR', default_value: NULL},
+  'executor': {name: 'executor', type: 'VARCHAR', default_value: NULL},
+  'retry': {name: 'retry', type: 'BOOLEAN', default_value: NULL},
+  'restate': {name: 'restate', type: 'BOOLEAN', default_value: NULL},
+  'command': {name: 'command', type: 'VARCHAR', default_value: NULL},
+  'code': {name: 'code', type: 'VARCHAR', default_value: NULL},
+  'commit': {name: 'commit', type: 'VARCHAR', default_value: NULL},
+  'python': {name: 'python', type: 'VARCHAR', default_value: NULL},
+  'libraries': {name: 'libraries', type: 'VARCHAR', default_value: NULL},
+  'config': {name: 'config', type: 'VARCHAR', default_value: NULL},
+  'host': {name: 'host', type: 'VARCHAR', default_value: NULL},
+  'built': {name: 'built', type: 'BIGINT', default_value: NULL},
+  'fresh': {name: 'fresh', type: 'BIGINT', default_value: NULL},
+  'held': {name: 'held', type: 'BIGINT', default_value: NULL},
+  'quarantined': {name: 'quarantined', type: 'BIGINT', default_value: NULL},
+  'blocked': {name: 'blocked', type: 'BIGINT', default_value: NULL},
+  'absent': {name: 'absent', type: 'BIGINT', default_value: NULL},
+  'restatable': {name: 'restatable', type: 'BIGINT', default_value: NULL},
+  'failed': {name: 'failed', type: 'BIGINT', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+}) AS part
+QUALIFY filename = max(filename) OVER (PARTITION BY run_id);
+
 CREATE OR REPLACE VIEW "runs" AS SELECT
   "run_id",
   "step",
@@ -1287,7 +1353,7 @@ CREATE OR REPLACE VIEW "runs" AS SELECT
   "code",
   "libraries",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/runs/run=*/part.parquet'], filename = true, schema = MAP {
+FROM read_parquet(['lake/ops/runs/*/part.parquet'], filename = true, schema = MAP {
   'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
   'step': {name: 'step', type: 'VARCHAR', default_value: NULL},
   'session': {name: 'session', type: 'DATE', default_value: NULL},
@@ -1301,7 +1367,8 @@ FROM read_parquet(['lake/ops/runs/run=*/part.parquet'], filename = true, schema 
   'code': {name: 'code', type: 'VARCHAR', default_value: NULL},
   'libraries': {name: 'libraries', type: 'VARCHAR', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
-}) AS part;
+}) AS part
+QUALIFY filename = max(filename) OVER (PARTITION BY run_id);
 
 CREATE OR REPLACE VIEW "publications" AS SELECT
   "run_id",
@@ -1314,7 +1381,7 @@ CREATE OR REPLACE VIEW "publications" AS SELECT
   "rows",
   "bytes",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/publications/run=*/part.parquet'], filename = true, schema = MAP {
+FROM read_parquet(['lake/ops/publications/*/part.parquet'], filename = true, schema = MAP {
   'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
   'dataset': {name: 'dataset', type: 'VARCHAR', default_value: NULL},
   'session': {name: 'session', type: 'DATE', default_value: NULL},
@@ -1325,7 +1392,8 @@ FROM read_parquet(['lake/ops/publications/run=*/part.parquet'], filename = true,
   'rows': {name: 'rows', type: 'BIGINT', default_value: NULL},
   'bytes': {name: 'bytes', type: 'BIGINT', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
-}) AS part;
+}) AS part
+QUALIFY filename = max(filename) OVER (PARTITION BY run_id);
 
 CREATE OR REPLACE VIEW "audits" AS SELECT
   "run_id",
@@ -1339,7 +1407,7 @@ CREATE OR REPLACE VIEW "audits" AS SELECT
   "suite_hash",
   "rows",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/audits/run=*/part.parquet'], filename = true, schema = MAP {
+FROM read_parquet(['lake/ops/audits/*/part.parquet'], filename = true, schema = MAP {
   'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
   'dataset': {name: 'dataset', type: 'VARCHAR', default_value: NULL},
   'session': {name: 'session', type: 'DATE', default_value: NULL},
@@ -1351,7 +1419,8 @@ FROM read_parquet(['lake/ops/audits/run=*/part.parquet'], filename = true, schem
   'suite_hash': {name: 'suite_hash', type: 'VARCHAR', default_value: NULL},
   'rows': {name: 'rows', type: 'BIGINT', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
-}) AS part;
+}) AS part
+QUALIFY filename = max(filename) OVER (PARTITION BY run_id);
 
 CREATE OR REPLACE VIEW "findings" AS SELECT
   "run_id",
@@ -1365,7 +1434,7 @@ CREATE OR REPLACE VIEW "findings" AS SELECT
   "what",
   "cure",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/findings/run=*/part.parquet'], filename = true, schema = MAP {
+FROM read_parquet(['lake/ops/findings/*/part.parquet'], filename = true, schema = MAP {
   'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
   'dataset': {name: 'dataset', type: 'VARCHAR', default_value: NULL},
   'session': {name: 'session', type: 'DATE', default_value: NULL},
@@ -1377,7 +1446,8 @@ FROM read_parquet(['lake/ops/findings/run=*/part.parquet'], filename = true, sch
   'what': {name: 'what', type: 'VARCHAR', default_value: NULL},
   'cure': {name: 'cure', type: 'VARCHAR', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
-}) AS part;
+}) AS part
+QUALIFY filename = max(filename) OVER (PARTITION BY run_id);
 
 CREATE OR REPLACE VIEW "objects" AS SELECT
   "run_id",
@@ -1387,7 +1457,7 @@ CREATE OR REPLACE VIEW "objects" AS SELECT
   "sha256",
   CAST("fetched_at_utc" AS TIMESTAMPTZ) AS "fetched_at_utc",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/objects/run=*/part.parquet'], filename = true, schema = MAP {
+FROM read_parquet(['lake/ops/objects/*/part.parquet'], filename = true, schema = MAP {
   'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
   'key': {name: 'key', type: 'VARCHAR', default_value: NULL},
   'size': {name: 'size', type: 'BIGINT', default_value: NULL},
@@ -1395,7 +1465,8 @@ FROM read_parquet(['lake/ops/objects/run=*/part.parquet'], filename = true, sche
   'sha256': {name: 'sha256', type: 'VARCHAR', default_value: NULL},
   'fetched_at_utc': {name: 'fetched_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
-}) AS part;
+}) AS part
+QUALIFY filename = max(filename) OVER (PARTITION BY run_id);
 
 CREATE OR REPLACE VIEW "quarantine" AS SELECT
   "dataset",
@@ -1411,7 +1482,7 @@ CREATE OR REPLACE VIEW "quarantine" AS SELECT
   "run_id",
   "folder",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
-FROM read_parquet(['lake/ops/quarantine/run=*/part.parquet'], filename = true, schema = MAP {
+FROM read_parquet(['lake/ops/quarantine/*/part.parquet'], filename = true, schema = MAP {
   'dataset': {name: 'dataset', type: 'VARCHAR', default_value: NULL},
   'session': {name: 'session', type: 'DATE', default_value: NULL},
   'inputs_key': {name: 'inputs_key', type: 'VARCHAR', default_value: NULL},
@@ -1425,4 +1496,5 @@ FROM read_parquet(['lake/ops/quarantine/run=*/part.parquet'], filename = true, s
   'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
   'folder': {name: 'folder', type: 'VARCHAR', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
-}) AS part;
+}) AS part
+QUALIFY filename = max(filename) OVER (PARTITION BY run_id);

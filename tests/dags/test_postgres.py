@@ -1,0 +1,114 @@
+"""A night with Airflow's metadata in a real PostgreSQL, as in production, instead of SQLite."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from dags.airflow_runs import DAGS, OTHER_DAGS, files_that_contain, left_over, pause, told, wait_for_runs
+from flowlake.market.s3server import S3Server
+from flowlake.pipeline.local_airflow import bucket_variables, local_airflow
+from integration.market_bucket import fill, small_market
+
+pytestmark = [pytest.mark.real("postgresql"), pytest.mark.timeout(900)]
+
+NIGHT = "2023-11-22"
+UNPRIVILEGED = "postgres"
+HOST = "127.0.0.1"
+
+
+def _programs() -> Path | None:
+    """The folder of `initdb` and `postgres`, the newest version where there are several."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    if found:
+        return found[-1].parent
+    on_path = shutil.which("initdb")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A PostgreSQL server of our own on loopback, with a password: its address for SQLAlchemy, and the password."""
+    programs = _programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: no initdb in /usr/lib/postgresql/*/bin or on the PATH")
+    if os.geteuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("PostgreSQL refuses to run as root, and there is no setpriv to run it as another user")
+    # Not below pytest's folder: that one is closed to other users.
+    with TemporaryDirectory(prefix="flowlake-postgres-") as made:
+        folder, password = Path(made), secrets.token_hex(12)
+        (folder / "password").write_text(password)
+        if os.geteuid() == 0:
+            for path in (folder, folder / "password"):
+                shutil.chown(path, UNPRIVILEGED, UNPRIVILEGED)
+        data, port = folder / "data", _free_port()
+        login = ("-U", "airflow", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}")
+        _call(folder, programs / "initdb", "-D", data, "--no-sync", *login)
+        options = f"-c listen_addresses={HOST} -c port={port} -c unix_socket_directories={folder} -c fsync=off"
+        _call(folder, programs / "pg_ctl", "-D", data, "-l", folder / "log", "-w", "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg2://airflow:{password}@{HOST}:{port}/postgres", password
+        finally:
+            _call(folder, programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+
+
+def _free_port() -> int:
+    with socket.socket() as held:
+        held.bind((HOST, 0))
+        return int(held.getsockname()[1])
+
+
+def _call(folder: Path, *arguments: object) -> None:
+    """Run a program of PostgreSQL, which refuses to run as root, as the user that Debian makes for it."""
+    other = ["setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups"] if os.geteuid() == 0 else []
+    said = folder / "said"
+    with said.open("ab") as output:
+        ended = subprocess.run(
+            [*other, *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+        )
+    assert ended.returncode == 0, said.read_text(errors="replace")
+
+
+def test_a_night_on_postgresql(s3: S3Server, postgres: tuple[str, str], tmp_path: Path) -> None:
+    address, password = postgres
+    market = small_market(2, 2, first_session=date.fromisoformat("2023-11-21"), trades_per_underlying_session=30)
+    settings = fill(s3, "postgres", market, tmp_path / "lake")
+    night = date.fromisoformat(NIGHT)
+    variables = bucket_variables(settings, night, night) | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": address}
+    home = tmp_path / "home"
+    with local_airflow(home, DAGS, variables) as airflow:
+        pause(airflow, OTHER_DAGS)
+        wait_for_runs(airflow, [NIGHT], 300)
+        runs = told(airflow)
+    assert [(run.session, run.kind, run.state) for run in runs] == [(NIGHT, "scheduled", "success")]
+    assert {task.state for task in runs[0].tasks.values()} == {"success"}
+    assert not (home / "airflow.db").exists(), "the runs are in PostgreSQL and nowhere else"
+    assert _rows(address) == [(NIGHT, "success")]
+    for secret in (settings.bucket_secret.reveal(), password):
+        assert files_that_contain(home, secret) == []
+        assert secret.encode() not in _dump(address)
+    assert left_over("FLOWLAKE_LAKE", settings.lake) == []
+
+
+def _rows(address: str) -> list[tuple[str, str]]:
+    import sqlalchemy
+
+    with sqlalchemy.create_engine(address).connect() as connection:
+        return [tuple(row) for row in connection.execute(sqlalchemy.text("select partition_key, state from dag_run"))]
+
+
+def _dump(address: str) -> bytes:
+    """Everything in the database as text."""
+    programs = _programs()
+    assert programs is not None
+    plain = address.replace("+psycopg2", "")
+    return subprocess.run([programs / "pg_dump", "--data-only", plain], capture_output=True, check=True).stdout
