@@ -33,7 +33,7 @@ DAGS = Path(__file__).resolve().parents[2] / "dags"
 MARK = "LOCAL_AIRFLOW_TEST"
 READY_SECONDS = 300.0
 """On a machine that does other things beside it; an idle one needs twenty."""
-STOP_SECONDS = 30.0
+STOP_SECONDS = 15.0
 
 
 @dataclass
@@ -184,7 +184,8 @@ def test_it_runs_is_stopped_within_a_task_goes_on_and_is_killed(folder: Path) ->
         assert (one.process.returncode, one.said.splitlines()[-1]) == (0, "stopped")
         assert one.descendants() == []
 
-    with started(folder / "airflow", cwd=folder) as again:
+    # A task that had to wait for its next try would come too late.
+    with started(folder / "airflow", cwd=folder, variables={"FLOWLAKE_RETRY_SECONDS": "3600"}) as again:
         again.until_it_says("Ctrl-C stops everything")
         assert again.url_and_password()[1] == password
 
@@ -193,9 +194,6 @@ def test_it_runs_is_stopped_within_a_task_goes_on_and_is_killed(folder: Path) ->
 
         done = {"2024-01-02": "success", "2024-01-03": "success"}
         wait_until(lambda: runs() == done, "the sessions that were cut short", 900)
-        tasks = again.ask("/api/v2/dags/flowlake_session/dagRuns/~/taskInstances")["task_instances"]
-        assert [task["task_id"] for task in tasks if task["try_number"] > 1] == []
-
         assert again.descendants() != []
         again.process.kill()
         again.process.wait()
