@@ -19,7 +19,8 @@ from flowlake.market.s3server import S3Server
 from flowlake.pipeline.local_airflow import bucket_variables, local_airflow
 from integration.market_bucket import fill, small_market
 
-pytestmark = [pytest.mark.real("postgresql"), pytest.mark.timeout(900)]
+SOAK = pytest.mark.skipif(os.environ.get("FLOWLAKE_SOAK") != "1", reason="several minutes: only with FLOWLAKE_SOAK=1")
+pytestmark = [pytest.mark.real("postgresql"), pytest.mark.timeout(900), SOAK]
 
 NIGHT = "2023-11-22"
 UNPRIVILEGED = "postgres"

@@ -284,13 +284,13 @@ def _set_pool(airflow: LocalAirflow, name: str, slots: int) -> None:
 def _stop_all(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
     """End the processes and whatever they started.
 
-    Airflow would wait for the tasks that run, for hours if need be. They are killed instead, which costs them nothing: the lake is
-    whole at any moment, and the next start finds them without a process and begins them again, without counting a try.
+    The scheduler would wait for the tasks that run, for hours if need be. They are killed instead, which costs little: the lake is
+    whole at any moment, and the next start finds tasks without a process and begins them again at once, as one more try.
     """
     for process in processes.values():
         if process.stdin is not None:
             process.stdin.close()
-    gone = [child for process in processes.values() for child in _killed_below(process)]
+    tasks = _killed_below(processes[SCHEDULER]) if SCHEDULER in processes else []
     until = time.monotonic() + STOP_SECONDS
     for process in processes.values():
         try:
@@ -298,22 +298,22 @@ def _stop_all(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    while time.monotonic() < until and any(_lives(child) for child in gone):
+    while time.monotonic() < until and any(_lives(task) for task in tasks):
         time.sleep(0.05)
 
 
-def _lives(child: psutil.Process) -> bool:
+def _lives(task: psutil.Process) -> bool:
     """Whether it still runs; one that only waits for its parent to take note, which in a container may be never, does not."""
     import psutil
 
     try:
-        return bool(child.is_running() and child.status() != psutil.STATUS_ZOMBIE)
+        return bool(task.is_running() and task.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
 def _killed_below(keeper: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Kill what the program under `keeper` started: tasks, their commands, parsers.
+    """Kill what the program under `keeper` started: tasks and their commands.
 
     They are halted and looked up once more before, so that none starts another between being found and being killed.
     """
