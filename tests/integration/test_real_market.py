@@ -260,7 +260,7 @@ def split(real_data: Path, positions: Positions, market_of: Callable[[str, Bodie
         bodies[dated(OPTION_DAY, day)[0]] = moved(friday, FRIDAY, day, factor, "O:AAPL")
     market = market_of("split", bodies)
     assert market.run(days[0], SPLIT_DAY, "ingest", "curate", "factors").exit_code == 0
-    assert market.run(SPLIT_DAY, SPLIT_DAY, "labels").exit_code == 0
+    assert market.run(SPLIT_DAY, SPLIT_DAY, "complete_outcomes").exit_code == 0
     return market
 
 
