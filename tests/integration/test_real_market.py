@@ -259,7 +259,7 @@ def split(real_data: Path, positions: Positions, market_of: Callable[[str, Bodie
     for day, factor in zip(MADE_UP, VOLUME_FACTORS, strict=True):
         bodies[dated(OPTION_DAY, day)[0]] = moved(friday, FRIDAY, day, factor, "O:AAPL")
     market = market_of("split", bodies)
-    assert market.run(days[0], SPLIT_DAY, "ingest", "curate", "factors").exit_code == 0
+    assert market.run(days[0], SPLIT_DAY, "ingest", "curate", "factors", "factor_panel").exit_code == 0
     assert market.run(SPLIT_DAY, SPLIT_DAY, "complete_outcomes").exit_code == 0
     return market
 
@@ -387,7 +387,7 @@ CHAIN_DAY = date(2023, 8, 3)
 def chain(real_data: Path, market_of: Callable[[str, Bodies], Market]) -> Market:
     keys = [key for folder in (OPTION_DAY, OPTION_MINUTE, STOCK_DAY, STOCK_MINUTE) for key in dated(folder, CHAIN_DAY)]
     market = market_of("chain", files(real_data, *keys, RATE) | lean_files(real_data, "spy"))
-    assert market.run(CHAIN_DAY, CHAIN_DAY, "ingest", "curate", "factors").exit_code == 0
+    assert market.run(CHAIN_DAY, CHAIN_DAY, "ingest", "curate", "factors", "factor_panel").exit_code == 0
     return market
 
 
@@ -421,7 +421,7 @@ def test_gamma_exposure_is_the_sum_over_the_contracts(chain: Market, without_ope
     bars = chain.lake.read("option_bars_1d", sessions=CHAIN_DAY).collect()
     counts = {f"O:{contract}": volume for contract, volume in bars.select("contract", "volume").iter_rows()}
     chain.put({f"reference/open_interest/2023/08/{CHAIN_DAY}.csv.gz": open_interest_file(counts)})
-    assert chain.run(CHAIN_DAY, CHAIN_DAY, "ingest", "curate", "factors").exit_code == 0
+    assert chain.run(CHAIN_DAY, CHAIN_DAY, "ingest", "curate", "factors", "factor_panel").exit_code == 0
     row = one(chain.lake.read("daily_factors", sessions=CHAIN_DAY).collect())
     assert row["gamma_exposure_oi"] == "close"
     assert row["option_volume"] == without_open_interest["option_volume"]
