@@ -8,13 +8,17 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import flowlake_commands
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.utils.file import list_py_file_paths
 
 from dags.airflow_runs import DAGS
+from dags.test_commands import FakeTask, context_of
 from flowlake.cli import parser
 from flowlake.pipeline.local_airflow import POOLS
 from flowlake.pipeline.plan import STEPS, producers
@@ -155,3 +159,18 @@ def test_the_command_line_knows_every_command_that_a_task_types(bag: DagBag, mon
             assert parser().parse_args(arguments).command, arguments
             commands.add(arguments[0])
     assert commands == {"run", "status", "models", "backtest", "verify", "backup", "prune"}
+
+
+def test_a_stage_that_gave_up_makes_the_run_red(bag: DagBag, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies between is skipped; the last task, which gives the run its state, works and then fails."""
+    monkeypatch.setattr(flowlake_commands, "_run", lambda arguments, parent: 0)
+    dag = bag.dags["flowlake_session"]
+    ti = FakeTask(told={("ingest", "exit_code"): 0, ("curate", "exit_code"): 1})
+    context = context_of(ti) | {"dag_run": SimpleNamespace(partition_key="2024-01-03")}
+    for skipped in ("factors", "history", "signals"):
+        with pytest.raises(AirflowSkipException):
+            dag.get_task(skipped).python_callable(**context)
+    ti.task_id = "check"
+    with pytest.raises(AirflowFailException, match="see the log of curate"):
+        dag.get_task("check").python_callable(**context)
+    assert ti.told[("check", "exit_code")] == 0

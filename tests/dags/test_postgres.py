@@ -1,4 +1,4 @@
-"""A night with Airflow's metadata in a real PostgreSQL, as in production, instead of SQLite."""
+"""A night as in production: Airflow's metadata in a real PostgreSQL instead of SQLite, and steps on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,12 +16,13 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from dags.airflow_runs import DAGS, OTHER_DAGS, files_that_contain, left_over, pause, told, wait_for_runs
+from flowlake.lake.lake import open_lake
 from flowlake.market.s3server import S3Server
-from flowlake.pipeline.local_airflow import bucket_variables, local_airflow
-from integration.market_bucket import fill, small_market
+from flowlake.pipeline.local_airflow import DATABASE, bucket_variables, local_airflow
+from integration.market_bucket import call, command, fill, lake_hashes, small_market
+from integration.test_scale_out import started
 
-SOAK = pytest.mark.skipif(os.environ.get("FLOWLAKE_SOAK") != "1", reason="several minutes: only with FLOWLAKE_SOAK=1")
-pytestmark = [pytest.mark.real("postgresql"), pytest.mark.timeout(900), SOAK]
+pytestmark = [pytest.mark.real("airflow", "dask", "postgresql"), pytest.mark.timeout(900)]
 
 NIGHT = "2023-11-22"
 UNPRIVILEGED = "postgres"
@@ -79,19 +81,27 @@ def _call(folder: Path, *arguments: object) -> None:
     assert ended.returncode == 0, said.read_text(errors="replace")
 
 
-def test_a_night_on_postgresql(s3: S3Server, postgres: tuple[str, str], tmp_path: Path) -> None:
+def test_a_night_on_postgresql_and_a_dask_cluster(s3: S3Server, postgres: tuple[str, str], tmp_path: Path) -> None:
+    """The lake is the one that commands make without either."""
     address, password = postgres
     market = small_market(2, 2, first_session=date.fromisoformat("2023-11-21"), trades_per_underlying_session=30)
     settings = fill(s3, "postgres", market, tmp_path / "lake")
     night = date.fromisoformat(NIGHT)
-    variables = bucket_variables(settings, night, night) | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": address}
     home = tmp_path / "home"
-    with local_airflow(home, DAGS, variables) as airflow:
-        pause(airflow, OTHER_DAGS)
-        wait_for_runs(airflow, [NIGHT], 300)
-        runs = told(airflow)
+    (tmp_path / "dask").mkdir()
+    with started(settings, tmp_path / "dask", 1) as dask:
+        variables = bucket_variables(settings, night, night) | {DATABASE: address, "FLOWLAKE_DASK_SCHEDULER": dask.address}
+        with local_airflow(home, DAGS, variables) as airflow:
+            pause(airflow, OTHER_DAGS)
+            wait_for_runs(airflow, [NIGHT], 300)
+            runs = told(airflow)
     assert [(run.session, run.kind, run.state) for run in runs] == [(NIGHT, "scheduled", "success")]
     assert {task.state for task in runs[0].tasks.values()} == {"success"}
+    ran = open_lake(settings=settings).sql("select distinct executor, split_part(parent, '/', 1) as dag from invocations")
+    assert ran.rows() == [("dask", "flowlake_session")]
+    alone = replace(settings, lake=str(tmp_path / "alone"))
+    assert call(command("run", "--session", NIGHT), alone).returncode == 0
+    assert lake_hashes(settings.lake) == lake_hashes(alone.lake)
     assert not (home / "airflow.db").exists(), "the runs are in PostgreSQL and nowhere else"
     assert _rows(address) == [(NIGHT, "success")]
     for secret in (settings.bucket_secret.reveal(), password):
