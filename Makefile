@@ -26,7 +26,7 @@ airflow: $(STAMP) ## Airflow with the DAGs on a synthetic market (or on FLOWLAKE
 	$(RUN) -m flowlake.cli airflow --folder .airflow
 
 test: $(STAMP) ## all tests
-	$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(RUN) -m pytest -n 2 --no-loadscope-reorder
 
 lint: $(STAMP) ## format, style, types, dependency direction, rendered files
 	.venv/bin/ruff format --check .

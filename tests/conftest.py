@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_PARTS = {
@@ -19,8 +19,8 @@ REAL_PARTS = {
     "real_data": "real data",
 }
 """What a test may exercise for real: arguments of the marker `real`, or for `s3` and `real_data` the fixture of that name."""
-HEAVY = frozenset({"airflow", "postgresql", "chromium"})
-"""Each of these tests starts an Airflow: they run one after the other."""
+STARTS_AIRFLOW = frozenset({"test_nightly.py", "test_postgres.py", "test_ui.py", "test_local_airflow.py"})
+"""Files whose tests start an Airflow: they run one after the other."""
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +37,22 @@ def _real_parts(item: pytest.Item) -> set[str]:
     return marked | ({"s3", "real_data"} & set(getattr(item, "fixturenames", ())))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Note on each test what it exercises, so that reports carry it, and keep files together as `--dist loadfile` does."""
-    for item in items:
-        parts = _real_parts(item)
-        item.user_properties += [("real", part) for part in sorted(parts)]
-        item.add_marker(pytest.mark.xdist_group("airflow" if parts & HEAVY else item.path.relative_to(ROOT).as_posix()))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Note on a test what it exercises, so that reports carry it."""
+    item.user_properties += [("real", part) for part in sorted(_real_parts(item))]
+
+
+class _ByFile(LoadScopeScheduling):
+    """The tests of a file on one worker, in the order of the files; those that start an Airflow all on the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "airflow" if Path(file).name in STARTS_AIRFLOW else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _ByFile(config, log)
 
 
 def _told(report: Any) -> set[str]:
