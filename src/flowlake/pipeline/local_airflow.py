@@ -338,12 +338,16 @@ def _killed_below(keeper: subprocess.Popen[bytes]) -> list[psutil.Process]:
 def serve(settings: Settings, folder: Path, dags: Path, port: int, spec: MarketSpec) -> int:
     """Run Airflow until Ctrl-C: on the bucket of the settings, or without one on a synthetic market behind an S3 server."""
     out = terminal.console()
+
+    def say(text: str) -> None:
+        out.print(text, highlight=False, soft_wrap=True)  # whole paths, to be copied
+
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, _interrupt)
     began = time.monotonic()
 
     def starting(what: str) -> None:
-        out.print(f"{time.monotonic() - began:4.0f} s  {what} ...", highlight=False)
+        say(f"{time.monotonic() - began:4.0f} s  {what} ...")
 
     try:
         with ExitStack() as stack:
@@ -354,16 +358,16 @@ def serve(settings: Settings, folder: Path, dags: Path, port: int, spec: MarketS
             airflow = stack.enter_context(
                 local_airflow(folder / "home", dags, variables, port, servers=(*SERVERS, TRIGGERER), starting=starting)
             )
-            out.print(f"{time.monotonic() - began:4.0f} s  ready\n", highlight=False)
-            out.print(f"[bold]{airflow.url}[/bold]   login {USER}   password {airflow.password}\n\n{hint}", highlight=False)
-            out.print(f"Airflow's own logs are in {airflow.home}. Ctrl-C stops everything; the next start goes on from there.")
+            say(f"{time.monotonic() - began:4.0f} s  ready\n")
+            say(f"[bold]{airflow.url}[/bold]   login {USER}   password {airflow.password}\n\n{hint}")
+            say(f"Airflow's own logs are in {airflow.home}. Ctrl-C stops everything; the next start goes on from there.")
             while all(process.poll() is None for process in airflow.processes.values()):
                 time.sleep(1.0)
             ended = next(name for name, process in airflow.processes.items() if process.poll() is not None)
             log = airflow.home / f"{ended}.log"
             raise AirflowError(f"Airflow's {ended} ended by itself", f"see {log}: {_last_line(log)}")
     except KeyboardInterrupt:
-        out.print("stopped")
+        say("stopped")
         return 0
 
 
