@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import platform
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from numba import njit
 
-from flowlake.quant import american, european
+from flowlake.quant import _american, american, european
 
 TIMES, AMOUNTS = [0.1, 0.35], [1.2, 0.8]
 STRIKE = np.array([85.0, 95.0, 100.0, 105.0, 115.0])
@@ -99,6 +102,128 @@ def test_wrong_arguments_raise() -> None:
     for times, amounts in (([0.5], [-1.0]), ([math.nan], [1.0]), ([0.5], [math.inf])):
         with pytest.raises(ValueError, match="finite, and no amount negative"):
             american.implied_vol(5, 100, 100, 1, 1, 0.05, 0.0, times, amounts)
+
+
+def test_a_nan_in_one_of_the_two_is_no_padding() -> None:
+    for times, amounts in (([[0.1, math.nan]], [[1.0, 2.0]]), ([[0.1, 0.2]], [[1.0, math.nan]])):
+        with pytest.raises(ValueError, match="NaN in both"):
+            american.price(100, 100, 1, 0.2, 1, 0.05, 0.0, times, amounts)
+    with pytest.raises(ValueError, match="not text"):
+        american.implied_vol_greeks(5, 100, 100, 1, "C", 0.05)
+
+
+def test_each_contract_may_have_dividends_of_its_own() -> None:
+    """Rows are padded with NaN and in any order; each gives the bits of a call with that row alone."""
+    times = np.array([[0.1, math.nan, math.nan], [0.35, 0.1, math.nan], [math.nan, math.nan, math.nan], [0.4, 0.6, 0.2]])
+    amounts = np.where(np.isnan(times), math.nan, [[1.2, 0.8, 0.5]])
+    right = np.array([-1.0, 1.0, -1.0, 1.0])
+    together = american.price(100.0, 101.0, 0.5, 0.3, right, 0.04, 0.0, times, amounts)
+    vols = american.implied_vol_greeks(together, 100.0, 101.0, 0.5, right, 0.04, 0.0, times, amounts)
+    for i in range(4):
+        known = ~np.isnan(times[i])
+        alone = (times[i][known], amounts[i][known])
+        assert american.price(100.0, 101.0, 0.5, 0.3, right[i], 0.04, 0.0, *alone) == together[i]
+        np.testing.assert_array_equal(
+            american.implied_vol_greeks(together[i], 100.0, 101.0, 0.5, right[i], 0.04, 0.0, *alone), [v[i] for v in vols]
+        )
+    # Two axes of contracts, dividends along the inner one.
+    assert american.price(100.0, [[99.0], [101.0]], 0.5, 0.3, right, 0.04, 0.0, times, amounts).shape == (2, 4)
+    assert american.price(100.0, 100.0, 0.5, 0.3, 1, 0.04, 0.0, times, amounts).shape == (4,)
+    assert american.price([], 100.0, 0.5, 0.3, 1, 0.04, 0.0, np.empty((0, 2)), np.empty((0, 2))).shape == (0,)
+
+
+def test_the_place_in_the_array_does_not_matter() -> None:
+    rng = np.random.default_rng(1)
+    count = 300
+    rows = (
+        rng.uniform(80, 120, count),
+        rng.uniform(0.002, 1.5, count),
+        rng.uniform(0.1, 0.6, count),
+        rng.choice([-1.0, 1.0], count),
+    )
+    order = rng.permutation(count)
+
+    def found(strike: np.ndarray, years: np.ndarray, vol: np.ndarray, right: np.ndarray) -> np.ndarray:
+        value = american.price(100.0, strike, years, vol, right, 0.04, 0.0, TIMES, AMOUNTS)
+        return np.stack([value, *american.implied_vol_greeks(value, 100.0, strike, years, right, 0.04, 0.0, TIMES, AMOUNTS)])
+
+    np.testing.assert_array_equal(found(*rows)[:, order], found(*(row[order] for row in rows)))
+
+
+def test_dividends_that_do_not_count() -> None:
+    """Now or before, after the expiry, or nothing: as if there were none."""
+    for right in (1, -1):
+        expected = american.price(100.0, STRIKE, 0.5, 0.3, right, 0.04)
+        gone = american.price(100.0, STRIKE, 0.5, 0.3, right, 0.04, 0.0, [-0.1, 0.0, 0.5001, 0.2], [1.0, 2.0, 3.0, 0.0])
+        np.testing.assert_array_equal(gone, expected)
+
+
+def test_an_ex_date_on_the_expiry_itself() -> None:
+    """A call is exercised the evening before, hence a European one on the strike less the dividend; a put gains all of it."""
+    held = 100.0 - 2.0 * math.exp(-0.05 * 0.25)
+    forward, discount = held * math.exp(0.05 * 0.25), math.exp(-0.05 * 0.25)
+    call = american.price(100.0, STRIKE, 0.25, 0.2, 1, 0.05, 0.0, [0.25], [2.0])
+    np.testing.assert_allclose(call, european.price(forward, STRIKE - 2.0, 0.25, 0.2, 1, discount), rtol=5e-6)
+    just_before = american.price(100.0, STRIKE, 0.25, 0.2, 1, 0.05, 0.0, [0.25 - 1e-7], [2.0])
+    np.testing.assert_allclose(just_before, call, atol=2e-3)
+    put = american.price(100.0, STRIKE, 0.25, 0.2, -1, 0.05, 0.0, [0.25], [2.0])
+    assert (put >= european.price(forward, STRIKE, 0.25, 0.2, -1, discount)).all()
+    # A dividend above the strike: the call is exercised for certain.
+    assert american.price(100.0, 50.0, 0.25, 0.2, 1, 0.05, 0.0, [0.25], [60.0]) == pytest.approx(100.0 - 50.0 * discount, abs=1e-6)
+
+
+def test_a_dividend_below_the_interest_does_not_make_a_call_exercise() -> None:
+    """Interest on the strike from the ex-date to the expiry is 60 (1 - exp(-0.05 0.4)) = 1.188."""
+    for amount, early in ((1.18, False), (2.0, True)):
+        held = 100.0 - amount * math.exp(-0.05 * 0.1)
+        plain = european.price(held * math.exp(0.05 * 0.5), 60.0, 0.5, 0.2, 1, math.exp(-0.05 * 0.5))
+        value = american.price(100.0, 60.0, 0.5, 0.2, 1, 0.05, 0.0, [0.1], [amount])
+        assert (value > plain + 0.1) if early else (value == pytest.approx(float(plain), rel=1e-14))
+
+
+def test_reasons() -> None:
+    reason = american.ImpliedVolReason
+    put = american.implied_vol_reason([20.0, 19.0, 25.0, 120.0, 200.0, math.nan, math.inf], 100.0, 120.0, 0.5, -1, 0.04)
+    assert put.dtype == np.int8
+    assert [reason(int(code)).name for code in put] == [
+        "BELOW_INTRINSIC", "BELOW_INTRINSIC", "OK", "ABOVE_MAXIMUM", "ABOVE_MAXIMUM", "BAD_INPUT", "BAD_INPUT",
+    ]  # fmt: skip
+    assert american.implied_vol_reason(5.0, 100.0, 100.0, 0.0, 1, 0.04) == reason.BAD_INPUT
+    assert american.implied_vol_reason(5.0, 100.0, 100.0, 0.5, 1, 0.04, 0.0, [0.1], [200.0]) == reason.BAD_INPUT
+    prices = np.linspace(0.0, 110.0, 56)
+    for right, dividends in ((1, (TIMES, AMOUNTS)), (-1, (TIMES, AMOUNTS)), (-1, ()), (1, ())):
+        known = ~np.isnan(american.implied_vol(prices, 100.0, 95.0, 0.5, right, 0.04, 0.0, *dividends))
+        codes = american.implied_vol_reason(prices, 100.0, 95.0, 0.5, right, 0.04, 0.0, *dividends)
+        np.testing.assert_array_equal(codes == reason.OK, known)
+
+
+def test_the_fused_call_gives_what_the_two_give() -> None:
+    value = american.price(100.0, STRIKE, 0.5, 0.3, -1, 0.04, 0.0, TIMES, AMOUNTS)
+    fused = american.implied_vol_greeks(value, 100.0, STRIKE, 0.5, -1, 0.04, 0.0, TIMES, AMOUNTS)
+    np.testing.assert_array_equal(fused.iv, american.implied_vol(value, 100.0, STRIKE, 0.5, -1, 0.04, 0.0, TIMES, AMOUNTS))
+    apart = american.greeks(100.0, STRIKE, 0.5, fused.iv, -1, 0.04, 0.0, TIMES, AMOUNTS)
+    for name in apart._fields:
+        np.testing.assert_allclose(getattr(fused, name), getattr(apart, name), rtol=1e-4, atol=1e-6)
+
+
+def test_where_exercise_now_is_best() -> None:
+    found = american.greeks(100.0, 140.0, 0.5, 0.15, -1, 0.05)
+    assert tuple(float(v) for v in found) == (-1.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_the_loops_over_nodes_are_vectorised() -> None:
+    """A loop over nodes that is unrolled to scalars, as LLVM likes to do with short ones, costs a factor of three."""
+    packed = {"x86_64": ("vfmadd", "pd"), "AMD64": ("vfmadd", "pd"), "aarch64": ("fmla", ".2d"), "arm64": ("fmla", ".2d")}
+    if platform.machine() not in packed:
+        pytest.skip(f"the names of packed instructions on {platform.machine()} are not known to this test")
+    operation, lanes = packed[platform.machine()]
+    compiled = njit(error_model="numpy")(cast(Any, _american.premiums).py_func)
+    work, ahead = np.zeros(_american.WORKSPACE), np.zeros((3, 2))
+    compiled(work, 100.0, 100.0, 0.5, 0.3, -1.0, 0.04, 0.0, ahead, 0, _american.ALWAYS, 40)
+    (assembly,) = compiled.inspect_asm().values()
+    lines = [line for line in assembly.splitlines() if operation in line]
+    count = sum(1 for line in lines if lanes in line)
+    assert count > 100, f"{count} packed fused multiply-adds of {len(lines)}: the loops are no longer vectorised"
 
 
 def test_shapes_and_order_of_dividends() -> None:

@@ -119,3 +119,28 @@ def test_too_few_bars(name: str) -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match="of one length"):
         realized.parkinson(OPEN, HIGH, LOW[:2], CLOSE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("periods", [0, -1, math.nan, math.inf])
+def test_periods_must_be_positive(name: str, periods: float) -> None:
+    with pytest.raises(ValueError, match="periods_per_year must be a positive number"):
+        single(name)(OPEN, HIGH, LOW, CLOSE, periods)
+    with pytest.raises(ValueError, match="periods_per_year must be a positive number"):
+        rolling(name)(OPEN, HIGH, LOW, CLOSE, 3, periods)
+
+
+def test_garman_klass_is_close_to_its_best_form() -> None:
+    # The weights that Garman and Klass (1980) give for the least variance.
+    o, h, lo, c = (np.log(bars) for bars in simulated(4000, 100, 0.32, 0.0, 0.0))
+    up, down, close = h - o, lo - o, c - o
+    best = 0.511 * (up - down) ** 2 - 0.019 * (close * (up + down) - 2.0 * up * down) - 0.383 * close**2
+    practical = realized.garman_klass(*np.exp([o, h, lo, c]))
+    assert practical == pytest.approx(math.sqrt(252 * best.mean()), rel=2e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_currency_does_not_matter_and_nor_does_a_flat_price(name: str) -> None:
+    bars = simulated(30, 20, 0.2, 0.1, 0.0)
+    assert single(name)(*(4.0 * a for a in bars)) == pytest.approx(single(name)(*bars), rel=1e-12)
+    assert single(name)(*np.full((4, 10), 50.0)) == 0.0

@@ -32,6 +32,8 @@ SWEPT_DAYS = 45
 """The same for the sweep factors, which look for one buyer, not for the crowd: who must be right in time buys some time."""
 OTM_DISTANCE = 0.02
 """Log-distance of the strike from spot from which a contract is out of the money for the flow factors."""
+SQUEEZE_REACH = 0.10
+"""Log-distance from spot over which a call's say in `squeeze_risk` falls to 1/e."""
 TARGET_DAYS = 30
 """Constant maturity of the volatility factors."""
 MATURITY_DAYS = (7, 90)
@@ -79,8 +81,8 @@ OPTION_IV = Dataset(
     name="option_iv",
     layer=Layer.DERIVED,
     doc=(
-        "Implied volatility and greeks of each contract at the moment of its last price, by Black's formula on the forward. "
-        "American contracts are treated as European too: where early exercise would bite, `iv` is null and `quality` says so."
+        "Implied volatility and greeks of each contract at the moment of its last price: by Black's formula on the forward, or, "
+        "for American contracts, with early exercise and the cash dividends ahead on the same forward."
     ),
     grain=("contract",),
     columns=(
@@ -89,7 +91,7 @@ OPTION_IV = Dataset(
         Column(
             "iv",
             pl.Float64(),
-            "Implied volatility, annual, of `price` on `forward`, by the European formula. "
+            "Implied volatility, annual, of `price` on `forward`, with early exercise where `exercise` is american. "
             "Needs a price, a forward and time to expiry.",
             unit="per 1.00",
             nullable=True,
@@ -136,7 +138,13 @@ OPTION_IV = Dataset(
             "Moment of the price: of the quote or trade, the end of the minute bar, the session's close for a day bar.",
             nullable=True,
         ),
-        Column("delta", pl.Float64(), "Change of price per 1 USD of spot.", nullable=True, checks=(Between(-1.0001, 1.0001),)),
+        Column(
+            "delta",
+            pl.Float64(),
+            "Change of price per 1 USD of spot. A little beyond 1 where the forward lies above the spot carried at the rate.",
+            nullable=True,
+            checks=(Between(-1.5, 1.5),),
+        ),
         Column(
             "gamma",
             pl.Float64(),
@@ -322,6 +330,56 @@ _EXPOSURE = (
         "puts (-1). Gamma uses the contract's volatility, else its expiry's smile. Contracts that outlive the session.",
         "open interest, a spot, and a smile for expiries that hold at least half of the open interest",
         "USD per 1 % move of the underlying",
+    ),
+    _factor(
+        "vanna_exposure_usd",
+        "Sum of sign x vanna x open interest x multiplier x spot x 0.01, otherwise as gamma_exposure_usd.",
+        "what gamma_exposure_usd needs",
+        "USD per volatility point",
+    ),
+    _factor(
+        "charm_exposure_usd",
+        "Sum of sign x charm x open interest x multiplier x spot / 365, otherwise as gamma_exposure_usd.",
+        "what gamma_exposure_usd needs",
+        "USD per calendar day",
+    ),
+    _factor(
+        "gamma_flip",
+        "Price of the underlying at which gamma_exposure_usd, repriced with each contract's volatility held, changes its sign; of "
+        "several between half and one and a half times the spot the nearest in logarithms.",
+        "what gamma_exposure_usd needs, and a change of sign",
+        "USD per share",
+        checks=_POSITIVE,
+        adjust=Adjust.PRICE,
+    ),
+    _factor("gamma_flip_distance", "gamma_flip / spot_close - 1.", "a gamma_flip", "share of spot"),
+    _factor(
+        "gamma_flips",
+        "How many such prices there are.",
+        "what gamma_exposure_usd needs",
+        "prices",
+        dtype=pl.Int64(),
+        checks=_NOT_NEGATIVE,
+    ),
+    _factor(
+        "max_pain",
+        "Strike of the nearest expiry with open interest at which its options together would pay the least; of several the lowest.",
+        "open interest",
+        "USD per share",
+        checks=_POSITIVE,
+        adjust=Adjust.PRICE,
+    ),
+    _factor("max_pain_days", "Calendar days to that expiry.", "open interest", "days", dtype=pl.Int64(), checks=_NOT_NEGATIVE),
+    _factor("max_pain_distance", "max_pain / spot_close - 1.", "open interest and a spot", "share of spot"),
+    _factor(
+        "squeeze_risk",
+        "max(0, -gamma_exposure_usd) / (stock_volume x spot_close) x sum over calls that expire within "
+        f"{SHORT_DAYS} calendar days, at least {OTM_DISTANCE:.0%} out of the money, of open interest x exp(-ln(strike/spot)/"
+        f"{SQUEEZE_REACH}) / all open interest: dealers' forced buying per 1 % rise as a share of a day's volume, times how much "
+        "short-dated call interest lies close above.",
+        "what gamma_exposure_usd needs, and stock volume",
+        "share of daily volume per 1 %",
+        checks=_NOT_NEGATIVE,
     ),
     _text("gamma_exposure_oi", "Which open interest it uses: of this session's close, else of its open.", ("close", "open")),
 )

@@ -28,6 +28,15 @@ def rate_at(years: Float, inputs: Inputs) -> tuple[Float, str]:
     return np.interp(days, curve["tenor_days"].to_numpy(), curve["rate"].to_numpy()), "rates"
 
 
+def cash_dividends(inputs: Inputs, session: date) -> pl.DataFrame:
+    """`underlying`, `ex_date`, `cash_amount_usd`: ordinary dividends that were known and go ex after the session."""
+    actions = present(inputs, "corporate_actions")
+    if actions is None:
+        return pl.DataFrame(schema={"underlying": pl.String(), "ex_date": pl.Date(), "cash_amount_usd": pl.Float64()})
+    ahead = (pl.col("kind") == "cash_dividend") & (pl.col("ex_date") > session) & pl.col("cash_amount_usd").is_not_null()
+    return actions.filter(ahead).select("underlying", "ex_date", pl.col("cash_amount_usd").cast(pl.Float64))
+
+
 def dividend_values(contracts: pl.DataFrame, inputs: Inputs, session: date) -> pl.DataFrame:
     """`underlying`, `expiry`, `dividends`: present value in USD per share of ordinary dividends.
 
@@ -35,15 +44,9 @@ def dividend_values(contracts: pl.DataFrame, inputs: Inputs, session: date) -> p
 
     A pair without such a dividend has no row.
     """
-    actions = present(inputs, "corporate_actions")
-    empty = pl.DataFrame(schema={"underlying": pl.String(), "expiry": pl.Date(), "dividends": pl.Float64()})
-    if actions is None:
-        return empty
-    dividends = actions.filter(
-        (pl.col("kind") == "cash_dividend") & (pl.col("ex_date") > session) & pl.col("cash_amount_usd").is_not_null()
-    ).select("underlying", "ex_date", "cash_amount_usd")
+    dividends = cash_dividends(inputs, session)
     if dividends.is_empty():
-        return empty
+        return pl.DataFrame(schema={"underlying": pl.String(), "expiry": pl.Date(), "dividends": pl.Float64()})
     years = (dividends["ex_date"] - session).dt.total_days().to_numpy() / DAYS_PER_YEAR
     rate, _ = rate_at(years, inputs)
     valued = dividends.with_columns((pl.col("cash_amount_usd") * pl.Series(np.exp(-rate * years))).alias("dividends"))

@@ -9,14 +9,10 @@ import polars as pl
 from flowlake.core import sessions
 from flowlake.datasets.factors import DAILY_FACTORS
 from flowlake.datasets.model import UTC_NS, Inputs, Output
+from flowlake.datasets.volatility import EXPOSURES
+from flowlake.factors.exposures import by_strike, exposure_factors, gamma_total, latest_positions, valued
 from flowlake.factors.flows import contract_flows, flow_factors, print_factors, sweep_factors
-from flowlake.factors.positions import (
-    gamma_factors,
-    open_interest_increases,
-    open_interest_totals,
-    open_positions,
-    traded_gamma,
-)
+from flowlake.factors.positions import open_interest_increases, open_interest_totals, open_positions
 from flowlake.factors.prices import present
 from flowlake.factors.reasons import daily_reasons
 from flowlake.factors.smiles import smiles, volatility_factors
@@ -39,6 +35,9 @@ def daily_factors(inputs: Inputs, session: date) -> Output:
     flows = _with_contract_spots(contract_flows(contracts, inputs), implied, spots)
     all_smiles = smiles(implied, session)
     positions = open_positions(inputs, session)
+    latest = latest_positions(positions)
+    held = valued(latest, spots, contracts, implied, all_smiles).join(latest.select("contract", "which"), on="contract", how="left")
+    traded = flows.filter((pl.col("volume") > 0) & (pl.col("expiry") > session)).rename({"volume": "quantity"})
     parts = [
         flow_factors(flows, session),
         sweep_factors(flows, open_interest_increases(positions, inputs, session), session),
@@ -46,8 +45,8 @@ def daily_factors(inputs: Inputs, session: date) -> Output:
         _stock_volumes(inputs),
         volatility_factors(all_smiles),
         open_interest_totals(positions),
-        gamma_factors(positions, spots, contracts, implied, all_smiles),
-        traded_gamma(flows, session, spots, contracts, implied, all_smiles),
+        exposure_factors(held, session),
+        gamma_total(valued(traded, spots, contracts, implied, all_smiles), "gamma_traded_usd"),
     ]
     rows = spots
     for part in parts:
@@ -56,9 +55,19 @@ def daily_factors(inputs: Inputs, session: date) -> Output:
     rows = _with_absent_columns(rows).with_columns(
         pl.when(pl.col("stock_volume") > 0)
         .then(pl.col("share_equivalents") / pl.col("stock_volume"))
-        .alias("option_to_stock_volume")
+        .alias("option_to_stock_volume"),
+        _squeeze_risk().alias("squeeze_risk"),
     )
-    return Output({DAILY_FACTORS.name: rows.with_columns(daily_reasons(inputs)).sort("underlying")})
+    factors = rows.with_columns(daily_reasons(inputs)).sort("underlying")
+    return Output({DAILY_FACTORS.name: factors, EXPOSURES.name: by_strike(held)})
+
+
+def _squeeze_risk() -> pl.Expr:
+    """What dealers short of gamma must buy per 1 % rise, over a day's dollar volume, times the nearness of short-dated calls."""
+    short_gamma_usd = pl.max_horizontal(-pl.col("gamma_exposure_usd"), pl.lit(0.0))
+    day_usd = pl.col("stock_volume") * pl.col("spot_close")
+    known = pl.col("gamma_exposure_usd").is_not_null() & (day_usd > 0)
+    return pl.when(known).then(short_gamma_usd / day_usd * pl.col("near_call_share"))
 
 
 def _with_absent_columns(rows: pl.DataFrame) -> pl.DataFrame:

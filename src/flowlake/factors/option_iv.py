@@ -1,9 +1,8 @@
 """Step `option_iv`: one price per contract, its forward, and the volatility and greeks that explain the price.
 
-Black's formula on the forward, for American contracts too. An American option is worth more than the formula says where early
-exercise pays: a put when its time value is below the interest on its strike, a call when it is below the dividends ahead. There the
-volatility is left null with `american_early_exercise`. Greeks are those of the discounted forward, that is of a spot from which the
-dividends ahead are already set apart.
+European contracts by Black's formula on the forward. American ones with early exercise and the cash dividends ahead, escrowed, on
+the same forward. Greeks are those of the spot, dividends ahead set apart, with what the forward leaves unexplained as a yield. A
+price at the value of immediate exercise tells no volatility: it is null with `american_early_exercise`.
 """
 
 from __future__ import annotations
@@ -13,19 +12,29 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-from flowlake.core.arrays import Float
 from flowlake.datasets.factors import OPTION_IV
 from flowlake.datasets.model import Inputs, Output
-from flowlake.factors.carry import DAYS_PER_YEAR, dividend_values, rate_at
-from flowlake.factors.parity import implied_carries, implied_spots, traded_pairs
+from flowlake.factors import early_exercise
+from flowlake.factors.carry import DAYS_PER_YEAR, cash_dividends, dividend_values, rate_at
+from flowlake.factors.parity import implied_carries, implied_spots, traded_pairs, with_premiums
 from flowlake.factors.prices import contract_volumes, option_prices
 from flowlake.factors.spots import latest, minute_closes, with_spots
-from flowlake.quant import european
 from flowlake.quant.european import ImpliedVolReason
 from flowlake.quant.forward import implied_forward
 
 MIN_PARITY_PAIRS = 3
 """Strikes with a sound call and put quote that an expiry needs for a forward of its own."""
+HALF_CENT = 0.005
+"""What a price may differ from the value of immediate exercise to be at it: prices come in cents."""
+EXERCISE_ROUNDS = 2
+"""How often forwards and the worth of early exercise are found from one another; a third changes nothing that a price shows."""
+_PREMIUM = {
+    "underlying": pl.String(),
+    "root": pl.String(),
+    "expiry": pl.Date(),
+    "strike": pl.Float64(),
+    "premium": pl.Float64(),
+}
 _EXPIRY = ("underlying", "root", "expiry")
 _REASONS = {
     ImpliedVolReason.BELOW_INTRINSIC: "below_intrinsic",
@@ -49,12 +58,14 @@ def option_iv(inputs: Inputs, session: date) -> Output:
         .sort("contract")
     )
     priced = _with_discount(priced, inputs)
+    schedule = cash_dividends(inputs, session)
     has_price = pl.col("price").is_not_null()
     pairs = traded_pairs(priced, inputs, session)
     parity = implied_spots(pairs, session)
     spotted = with_spots(priced.filter(has_price), parity, inputs, session)
-    forwarded = _with_forward(spotted, _traded_carries(pairs, parity, inputs))
-    solved = pl.concat([_solved(forwarded), priced.filter(~has_price)], how="diagonal")
+    compared = _with_minute_spots(pairs, parity, inputs)
+    forwarded = _without_early_exercise(spotted, compared, schedule)
+    solved = pl.concat([_solved(forwarded, schedule), priced.filter(~has_price)], how="diagonal")
     return Output({OPTION_IV.name: _with_volume(_flagged(solved), inputs)})
 
 
@@ -71,18 +82,32 @@ def _with_discount(priced: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
     )
 
 
-def _traded_carries(pairs: pl.DataFrame, parity: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
-    """Forward / spot by expiry from the traded pairs, each against the underlying of its own minute."""
+def _with_minute_spots(pairs: pl.DataFrame, parity: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
+    """The traded pairs with `spot`, each the underlying of its own minute."""
     rows = latest(latest(pairs, minute_closes(inputs), "at_minute"), parity, "at_parity")
-    return implied_carries(rows.with_columns(pl.coalesce("at_minute", "at_parity").alias("spot")))
+    return rows.with_columns(pl.coalesce("at_minute", "at_parity").alias("spot"))
 
 
-def _with_forward(spotted: pl.DataFrame, carries: pl.DataFrame) -> pl.DataFrame:
+def _without_early_exercise(spotted: pl.DataFrame, pairs: pl.DataFrame, schedule: pl.DataFrame) -> pl.DataFrame:
+    """`spotted` with forwards. Those of parity compare American calls and puts without what early exercise adds to them.
+
+    That needs a volatility and a forward, so it is found by iteration: Black's formula on the plain forward comes first.
+    """
+    premiums = pl.DataFrame(schema=_PREMIUM)
+    rows = _with_forward(spotted, pairs, premiums)
+    if (rows["exercise"] == "american").any():
+        for _ in range(EXERCISE_ROUNDS):
+            premiums = early_exercise.exercise_premiums(rows, early_exercise.european_solution(rows, schedule).iv, schedule)
+            rows = _with_forward(spotted, pairs, premiums)
+    return rows
+
+
+def _with_forward(spotted: pl.DataFrame, pairs: pl.DataFrame, premiums: pl.DataFrame) -> pl.DataFrame:
     """Adds `forward` and `forward_source`; a spot that is still missing follows from the forward that the quotes imply."""
     is_quote = pl.col("price_source") == "quote_mid"
     rows = (
-        spotted.join(_parity_forwards(spotted.filter(is_quote)), on=list(_EXPIRY), how="left")
-        .join(carries, on=list(_EXPIRY), how="left")
+        spotted.join(_parity_forwards(spotted.filter(is_quote), premiums), on=list(_EXPIRY), how="left")
+        .join(implied_carries(pairs, premiums), on=list(_EXPIRY), how="left")
         .with_columns(pl.when(is_quote).then(pl.col("parity")).alias("parity"))
     )
     carried = (pl.col("spot") - pl.col("dividends")) / pl.col("discount")
@@ -97,38 +122,34 @@ def _with_forward(spotted: pl.DataFrame, carries: pl.DataFrame) -> pl.DataFrame:
     ).drop("parity", "carry")
 
 
-def _parity_forwards(quotes: pl.DataFrame) -> pl.DataFrame:
+def _parity_forwards(quotes: pl.DataFrame, premiums: pl.DataFrame) -> pl.DataFrame:
     """`parity`: the forward of each root and expiry whose quotes give enough pairs."""
     key = [*_EXPIRY, "strike"]
     puts = quotes.filter(pl.col("right") == "P").select(*key, pl.col("price").alias("put"))
-    pairs = quotes.filter(pl.col("right") == "C").join(puts, on=key).sort(key)
+    pairs = with_premiums(quotes.filter(pl.col("right") == "C").join(puts, on=key).sort(key), premiums)
     found: list[tuple[str, str, date, float]] = []
     for (underlying, root, expiry), group in pairs.group_by(_EXPIRY, maintain_order=True):
-        implied = implied_forward(group["strike"], group["price"], group["put"], np.ones(group.height), float(group["discount"][0]))
+        implied = implied_forward(
+            group["strike"], group["price"] - group["premium"], group["put"], np.ones(group.height), float(group["discount"][0])
+        )
         if implied.strikes_used >= MIN_PARITY_PAIRS and np.isfinite(implied.forward):
             found.append((str(underlying), str(root), expiry, implied.forward))
     schema = {"underlying": pl.String(), "root": pl.String(), "expiry": pl.Date(), "parity": pl.Float64()}
     return pl.DataFrame(found, schema=schema, orient="row")
 
 
-def _solved(rows: pl.DataFrame) -> pl.DataFrame:
+def _solved(rows: pl.DataFrame, schedule: pl.DataFrame) -> pl.DataFrame:
     """Adds `iv`, the greeks and `reason`, the number of `ImpliedVolReason`."""
-    price, forward, strike, years, discount = (_array(rows, name) for name in ("price", "forward", "strike", "years", "discount"))
-    right = np.where((rows["right"] == "C").to_numpy(), 1.0, -1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = np.where(years > 0, -np.log(discount) / years, np.nan)
-    solution = european.implied_vol_greeks(price, forward * discount, strike, years, right, rate)
-    reason = european.implied_vol_reason(price, forward, strike, years, right, discount)
-    return rows.with_columns(
-        pl.Series("reason", reason), *(pl.Series(name, getattr(solution, name)).fill_nan(None) for name in ("iv", *_GREEKS))
-    )
+    found = early_exercise.european_solution(rows, schedule)
+    # Without a spot there is nothing to compare exercise with: Black's formula stands.
+    may_exercise = ((rows["exercise"] == "american") & rows["spot"].is_not_null() & (rows["years"] > 0)).to_numpy()
+    if may_exercise.any():
+        found = early_exercise.merged(found, early_exercise.american_solution(rows.filter(may_exercise), schedule), may_exercise)
+    columns = (pl.Series(name, getattr(found, name)).fill_nan(None) for name in ("iv", *_GREEKS))
+    return rows.with_columns(pl.Series("reason", found.reason).cast(pl.Int8), *columns)
 
 
 _GREEKS = ("delta", "gamma", "vega", "theta")
-
-
-def _array(rows: pl.DataFrame, name: str) -> Float:
-    return rows[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
 def _flagged(rows: pl.DataFrame) -> pl.DataFrame:
@@ -136,14 +157,9 @@ def _flagged(rows: pl.DataFrame) -> pl.DataFrame:
     exercise_value = (
         pl.when(pl.col("right") == "C").then(pl.col("spot") - pl.col("strike")).otherwise(pl.col("strike") - pl.col("spot"))
     )
-    gain_from_exercise = (
-        pl.when(pl.col("right") == "C").then(pl.col("dividends")).otherwise(pl.col("strike") * (1 - pl.col("discount")))
-    )
-    exercised_early = (
-        (pl.col("exercise") == "american")
-        & (exercise_value > 0)
-        & (gain_from_exercise > 0)
-        & (pl.col("price") - exercise_value < gain_from_exercise)
+    # Worth its exercise value and no more: any volatility low enough gives that price.
+    at_exercise_value = (
+        (pl.col("exercise") == "american") & (exercise_value > 0) & ((pl.col("price") - exercise_value).abs() <= HALF_CENT)
     )
     quality = (
         pl.when(pl.col("price").is_null())
@@ -154,7 +170,7 @@ def _flagged(rows: pl.DataFrame) -> pl.DataFrame:
         .then(pl.lit("adjusted_deliverable"))
         .when(pl.col("forward").is_null())
         .then(pl.lit("no_spot"))
-        .when(exercised_early.fill_null(False))
+        .when(at_exercise_value.fill_null(False))
         .then(pl.lit("american_early_exercise"))
         .when(pl.col("iv").is_not_null() & (pl.col("reason") == ImpliedVolReason.OK))
         .then(pl.lit("ok"))

@@ -66,16 +66,23 @@ def implied_spots(pairs: pl.DataFrame, session: date) -> pl.DataFrame:
     return near.group_by("underlying", "ts_utc").agg((pl.col("level") + pl.col("dividends")).median().alias("level"))
 
 
-def implied_carries(pairs: pl.DataFrame) -> pl.DataFrame:
+def implied_carries(pairs: pl.DataFrame, premiums: pl.DataFrame) -> pl.DataFrame:
     """`underlying`, `root`, `expiry`, `carry`: the median of forward / spot over at least `MIN_TRADED_PAIRS` pairs.
 
-    `pairs` has `spot`, the underlying in the pair's minute.
+    `pairs` has `spot`, the underlying in the pair's minute; `premiums` is `early_exercise.exercise_premiums`.
     """
-    ratio = pl.col("level") / pl.col("discount") / pl.col("spot")
+    ratio = (pl.col("level") - pl.col("premium")) / pl.col("discount") / pl.col("spot")
     return (
-        pairs.filter(pl.col("spot").is_not_null())
+        with_premiums(pairs, premiums)
+        .filter(pl.col("spot").is_not_null())
         .group_by(_EXPIRY)
         .agg(ratio.median().alias("carry"), pl.len().alias("pairs"))
         .filter((pl.col("pairs") >= MIN_TRADED_PAIRS) & (pl.col("carry") > 0))
         .drop("pairs")
     )
+
+
+def with_premiums(pairs: pl.DataFrame, premiums: pl.DataFrame) -> pl.DataFrame:
+    """`pairs` of calls and puts with `premium`, what early exercise makes the call dearer than the put; 0 where it is not known."""
+    key = [*_EXPIRY, "strike"]
+    return pairs.join(premiums, on=key, how="left", maintain_order="left").with_columns(pl.col("premium").fill_null(0.0))

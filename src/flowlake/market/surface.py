@@ -20,7 +20,7 @@ from flowlake.market.listing import Chain
 from flowlake.market.paths import DayPath
 from flowlake.market.stories import NORMAL_MARKET_VOL, Story
 from flowlake.market.universe import Underlying
-from flowlake.quant import european
+from flowlake.quant import american, european
 
 _REVERSION_PER_YEAR = 6.0
 _RISK_PREMIUM = 1.12
@@ -83,17 +83,26 @@ class Surface:
         years = self.chain.years(contract, time_ns)
         strike, right = self.chain.strike[contract], self.chain.right[contract].astype(np.float64)
         forward = self.forward(spot, contract, time_ns)
-        discount = np.exp(-self.rates[self.chain.block[contract]] * years)
+        block = self.chain.block[contract]
+        discount = np.exp(-self.rates[block] * years)
         vol = self.vol(forward, spot, contract, time_ns)
-        value = np.asarray(european.price(forward, strike, years, vol, right, discount))
-        if not self.member.is_index:
-            value = np.maximum(value, right * (spot - strike))
+        if self.member.is_index:
+            value = np.asarray(european.price(forward, strike, years, vol, right, discount))
+        else:
+            value = np.asarray(american.price(spot, strike, years, vol, right, self.rates[block], 0.0, *self._dividends(time_ns)))
         cents = 100.0 * np.maximum(value, 0.0)
         tick = self.ticks(cents)
         half = self.member.spread * (0.6 + 0.09 * cents**0.75 + 0.002 * cents)
         bid = np.maximum(np.floor((cents - half) / tick), 0.0) * tick
         ask = np.maximum(np.ceil((cents + half) / tick), 1.0) * tick
         return Quotes(bid.astype(np.int64), ask.astype(np.int64), value)
+
+    def _dividends(self, time_ns: Int) -> tuple[Float, Float]:
+        """Years to each ex-date and its cash, per time; those after an option's expiry are left to the formula."""
+        ex_ns = np.array([ex for ex, _ in self.dividends], dtype=np.int64)
+        cash = np.array([amount for _, amount in self.dividends], dtype=np.float64)
+        times = (ex_ns[np.newaxis, :] - time_ns[:, np.newaxis]) / NS_PER_YEAR
+        return times, np.broadcast_to(cash, times.shape)
 
     def ticks(self, cents: Float) -> Float:
         """The price grid in cents: one cent for the fund; a cent below 3 dollars and a nickel above, or 5 and 10."""

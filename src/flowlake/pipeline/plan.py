@@ -8,6 +8,7 @@ from functools import cache
 from flowlake.core.errors import UsageError
 from flowlake.datasets.factors import CLOSE_SESSIONS, HISTORY_SESSIONS
 from flowlake.datasets.raw import RAW
+from flowlake.datasets.volatility import RANK_SESSIONS
 from flowlake.pipeline.step import Read, Stage, Step
 
 YEAR = 252
@@ -84,7 +85,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "option_iv",
         Stage.FACTORS,
-        1,
+        2,
         "flowlake.factors.option_iv:option_iv",
         (
             _CONTRACTS,
@@ -101,9 +102,17 @@ STEPS: tuple[Step, ...] = (
         any_of=("option_trades", "option_bars_1m", "option_bars_1d", "option_quotes_eod"),
     ),
     Step(
-        "daily_factors",
+        "iv_surface",
         Stage.FACTORS,
         1,
+        "flowlake.factors.surfaces:iv_surface",
+        (Read("option_iv", required=True), _CONTRACTS),
+        ("iv_surface",),
+    ),
+    Step(
+        "daily_factors",
+        Stage.FACTORS,
+        2,
         "flowlake.factors.daily:daily_factors",
         (
             Read("option_iv", required=True),
@@ -116,7 +125,7 @@ STEPS: tuple[Step, ...] = (
             Read("open_interest", sessions=2, adjust=True),
             Read("corporate_actions"),
         ),
-        ("daily_factors",),
+        ("daily_factors", "exposures"),
     ),
     Step(
         "factor_panel",
@@ -128,6 +137,15 @@ STEPS: tuple[Step, ...] = (
             Read("equity_bars_1d", sessions=CLOSE_SESSIONS, adjust=True),
         ),
         ("factor_panel",),
+        vintage=True,
+    ),
+    Step(
+        "iv_ranks",
+        Stage.HISTORY,
+        1,
+        "flowlake.factors.ranks:iv_ranks",
+        (Read("iv_surface", sessions=RANK_SESSIONS, required=True),),
+        ("iv_ranks",),
         vintage=True,
     ),
     Step(

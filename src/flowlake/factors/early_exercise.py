@@ -1,0 +1,170 @@
+"""What the right to exercise early changes: what calls and puts are worth against each other, and the volatility of a price.
+
+Everything here holds the forward fixed: what rate and dividends leave unexplained of it is a residual yield, so that an American
+volatility and a European one rest on the same forward.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from flowlake.core.arrays import Bool, Float
+from flowlake.factors.carry import DAYS_PER_YEAR
+from flowlake.quant import american, european
+
+CHUNK = 200_000
+"""Contracts whose dividends are laid out at once: it bounds memory, and changes no result."""
+NEAR_FORWARD = 0.15
+"""Strikes up to this log-distance from the forward have a say in it where exercise may be early."""
+NEAR_CONTRACTS = 6
+"""Contracts nearest to the forward whose median volatility values early exercise."""
+_EXPIRY = ("underlying", "root", "expiry")
+# An ex-date begins with the regular session, options expire with its end.
+_EX_DATE_TO_CLOSE_YEARS = 6.5 / 24.0 / DAYS_PER_YEAR
+
+
+class Solution(NamedTuple):
+    """Volatility and sensitivities of contracts, and the `ImpliedVolReason` of each."""
+
+    iv: Float
+    delta: Float
+    gamma: Float
+    vega: Float
+    theta: Float
+    reason: Float
+
+
+class Dividends(NamedTuple):
+    """Ordinary cash dividends ahead of contracts: contracts x dividends, NaN-padded."""
+
+    times: Float
+    """Years from the contract's price to the ex-date."""
+    amounts: Float
+    """Dollars per share."""
+
+    def present_value(self, rate: Float) -> Float:
+        """Per contract, discounted at its own continuous rate."""
+        values = np.where(self.times > 0.0, self.amounts * np.exp(-rate[:, np.newaxis] * self.times), 0.0)
+        return np.asarray(np.nansum(values, axis=1))
+
+
+def dividends_ahead(rows: pl.DataFrame, schedule: pl.DataFrame) -> Dividends:
+    """For rows with `underlying`, `expiry` and `years`; `schedule` is `carry.cash_dividends`."""
+    groups = rows.select("underlying", "expiry").unique().sort("underlying", "expiry").with_row_index("group")
+    paid = (
+        groups.join(schedule, on="underlying")
+        .filter(pl.col("ex_date") <= pl.col("expiry"))
+        .sort("group", "ex_date", "cash_amount_usd")
+        .with_columns(pl.int_range(pl.len()).over("group").alias("position"))
+    )
+    most = int(paid["position"].max() or 0) + 1 if paid.height else 0  # type: ignore[arg-type]
+    before_expiry, amounts = (np.full((groups.height, most), np.nan) for _ in range(2))
+    place = (paid["group"].to_numpy(), paid["position"].to_numpy())
+    days = (paid["expiry"] - paid["ex_date"]).dt.total_days().to_numpy()
+    before_expiry[place] = days / DAYS_PER_YEAR + _EX_DATE_TO_CLOSE_YEARS
+    amounts[place] = paid["cash_amount_usd"].to_numpy()
+    group = rows.join(groups, on=["underlying", "expiry"], how="left", maintain_order="left")["group"].to_numpy()
+    return Dividends(array(rows, "years")[:, np.newaxis] - before_expiry[group], amounts[group])
+
+
+def exercise_premiums(rows: pl.DataFrame, iv: Float, schedule: pl.DataFrame) -> pl.DataFrame:
+    """`underlying`, `root`, `expiry`, `strike`, `premium`: what early exercise adds to the call less what it adds to the put, USD.
+
+    For strikes within `NEAR_FORWARD` of the forward of American contracts, `rows` as they were solved with `iv`, one per row. All
+    strikes of an expiry are valued at the median spot and forward of its rows and the median volatility of the contracts nearest
+    to the forward. That is near enough: a premium is a few per cent of a price, and an error in it is of the second order.
+    """
+    distance = (pl.col("strike") / pl.col("forward")).log().abs()
+    near = (
+        rows.with_columns(pl.Series("vol", iv).fill_nan(None), distance.alias("distance"))
+        .filter((pl.col("exercise") == "american") & pl.col("spot").is_not_null() & (pl.col("distance") <= NEAR_FORWARD))
+        .sort(*_EXPIRY, "distance", "contract")
+    )
+    expiries = near.group_by(_EXPIRY, maintain_order=True).agg(
+        pl.col("vol").drop_nulls().head(NEAR_CONTRACTS).median(),
+        *(pl.col(name).median() for name in ("forward", "spot", "years", "discount")),
+    )
+    strikes = near.select(*_EXPIRY, "strike").unique().join(expiries, on=list(_EXPIRY)).sort(*_EXPIRY, "strike")
+    forward, spot, strike, years, vol, discount = (
+        array(strikes, name) for name in ("forward", "spot", "strike", "years", "vol", "discount")
+    )
+    dividends, rate = dividends_ahead(strikes, schedule), _rates(discount, years)
+    yields = residual_yields(forward, spot, years, rate, dividends)
+    call, put = (
+        american.price(spot, strike, years, vol, side, rate, yields, *dividends)
+        - european.price(forward, strike, years, vol, side, discount)
+        for side in (1.0, -1.0)
+    )
+    premium = np.maximum(call, 0.0) - np.maximum(put, 0.0)
+    return strikes.select(*_EXPIRY, "strike", pl.Series("premium", premium).fill_nan(None).fill_null(0.0))
+
+
+def residual_yields(forward: Float, spot: Float, years: Float, rate: Float, dividends: Dividends) -> Float:
+    """The q of forward = (spot - PV(dividends)) exp((rate - q) years); NaN where there is none."""
+    held = spot - dividends.present_value(rate)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((held > 0.0) & (forward > 0.0) & (years > 0.0), rate - np.log(forward / held) / years, np.nan)
+
+
+def european_solution(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
+    """Every contract by Black's formula on its forward; sensitivities are to the spot, without one to the discounted forward."""
+    price, spot, forward, strike, years, discount = (
+        array(rows, name) for name in ("price", "spot", "forward", "strike", "years", "discount")
+    )
+    right, rate, dividends = rights(rows), _rates(discount, years), dividends_ahead(rows, schedule)
+    yields = residual_yields(forward, spot, years, rate, dividends)
+    held = np.where(np.isfinite(yields), spot - dividends.present_value(rate), forward * discount)
+    found = european.implied_vol_greeks(price, held, strike, years, right, rate, np.where(np.isfinite(yields), yields, 0.0))
+    reason = european.implied_vol_reason(price, forward, strike, years, right, discount)
+    return Solution(found.iv, found.delta, found.gamma, found.vega, found.theta, np.asarray(reason, dtype=np.float64))
+
+
+def american_solution(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
+    """Every contract as one that may be exercised early."""
+    return Solution(
+        *(
+            np.concatenate(parts)
+            for parts in zip(
+                *(_american_part(rows[start : start + CHUNK], schedule) for start in range(0, rows.height, CHUNK)), strict=True
+            )
+        )
+    )
+
+
+def _american_part(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
+    price, spot, forward, strike, years, discount = (
+        array(rows, name) for name in ("price", "spot", "forward", "strike", "years", "discount")
+    )
+    right, rate, dividends = rights(rows), _rates(discount, years), dividends_ahead(rows, schedule)
+    terms = (price, spot, strike, years, right, rate, residual_yields(forward, spot, years, rate, dividends), *dividends)
+    found = american.implied_vol_greeks(*terms)
+    # The reason costs as much as the volatility, so only those without one are asked for it.
+    reason, unsolved = np.zeros(rows.height), np.isnan(found.iv)
+    reason[unsolved] = american.implied_vol_reason(*(term[unsolved] for term in terms))
+    return Solution(found.iv, found.delta, found.gamma, found.vega, found.theta, reason)
+
+
+def merged(first: Solution, second: Solution, where: Bool) -> Solution:
+    """`first`, with `second` in its rows `where`."""
+    columns = []
+    for a, b in zip(first, second, strict=True):
+        column = np.array(a, dtype=np.float64)
+        column[where] = b
+        columns.append(column)
+    return Solution(*columns)
+
+
+def rights(rows: pl.DataFrame) -> Float:
+    return np.where((rows["right"] == "C").to_numpy(), 1.0, -1.0)
+
+
+def array(rows: pl.DataFrame, name: str) -> Float:
+    return rows[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+
+def _rates(discount: Float, years: Float) -> Float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(years > 0, -np.log(discount) / years, np.nan)

@@ -1,0 +1,589 @@
+"""The compiled part of `american`: what early exercise is worth, on a grid in price and time.
+
+The stock without its escrowed dividends, over its forward, is a lognormal martingale M that starts at 1. On the nodes
+M = exp(j h), j = -20 to 19, it moves up, down or not at all in a step; the probabilities keep the first two moments, and h is such
+that a full step stays with probability 2/3, where the fourth moment is right as well (Kamrad and Ritchken, "Multinomial
+approximating models for options with k state variables", Management Science 37, 1991, the case lambda^2 = 3). M has no drift, so
+nothing happens to it at an ex-date, and steps of unequal length share the nodes: every span between two ex-dates is divided into
+steps of its own, and a step ends on each ex-date.
+
+Three values are rolled back side by side: A may be exercised after every step, B after every second step, E never. The first step
+before the expiry is the European formula, which smooths the payoff. The answer is
+
+    European formula + (2 A - B - E):
+
+E takes away the error that the grid makes without exercise, 2 A - B the error of exercising at steps only, which is linear in the
+length of a step (Geske and Johnson, "The American put option valued analytically", Journal of Finance 39, 1984). A call without
+yield is exercised just before an ex-date or never: it needs neither B nor the grid after the last ex-date, where the European
+formula is right. There the larger of two values has a kink between two nodes; both are raised by what makes sums over the nodes
+equal to the integral (Euler and Maclaurin).
+
+All of it stands in one file because numba's cache looks for changes in the file of the kernel that is called, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowlake.core.arrays import Float
+from flowlake.quant._black import (
+    ABOVE_MAXIMUM,
+    BAD_INPUT,
+    BELOW_INTRINSIC,
+    EPSILON,
+    MILLS_HIGH,
+    MILLS_SHIFT,
+    OK,
+    PHI_ZERO,
+    SMALLEST,
+    exponential,
+    log_moneyness,
+    mills,
+    normal_cdf,
+    search_vol,
+)
+from flowlake.quant._compile import inlined, kernel
+from flowlake.quant._instructions import fma
+
+# Steps from today to the last time at which exercise is looked at. More of them where it is worth more, by the interest or yield up
+# to the expiry and by the dividends; the number does not depend on the volatility, in which the value has to be smooth.
+STEPS = 32
+STEPS_PER_DIVIDEND = 8
+STEPS_PER_INTEREST = 800
+MOST_STEPS = 80
+# At STEPS the nodes reach 6 standard deviations to either side, at MOST_STEPS 3.9; E carries the same loss as A and B.
+NODES = 40
+CENTRE = 20
+MARGIN = 8
+# Rows of the workspace: the nodes with a margin on either side. All rows lie in one array at fixed distances, so
+# that the compiler sees that they do not overlap.
+ROW = NODES + 2 * MARGIN
+M = 0 * ROW + MARGIN
+A_EVEN = 1 * ROW + MARGIN
+B_EVEN = 2 * ROW + MARGIN
+E_EVEN = 3 * ROW + MARGIN
+A_ODD = 4 * ROW + MARGIN
+B_ODD = 5 * ROW + MARGIN
+E_ODD = 6 * ROW + MARGIN
+PREMIUM = B_ODD
+WORKSPACE = 7 * ROW
+
+# When early exercise can be worth something.
+NEVER = 0
+EX_DATES = 1
+ALWAYS = 2
+
+LOWEST_VOL = 1e-4
+HIGHEST_VOL = 10.0
+# Beyond this the nodes would overflow.
+LARGEST_TOTAL_VOL = 30.0
+# The part of the extrapolation that decides on exercise today.
+DECIDING = 0.75
+# Rates and yields beyond this times 1/years have no meaning.
+LARGEST_CARRY = 100.0
+# Half the width of the difference that gives vega, relative, wide enough to even out what the grid adds; the width of that for rho.
+VOL_BUMP = 0.05
+# Below this share of the value the difference that gives vega is taken to one side.
+SMALL_PREMIUM = 0.01
+RATE_BUMP = 1e-3
+# A last correction of the volatility is smaller than this, relative; the error of a secant goes with the product of the last two.
+LAST_STEP = 1e-5
+LAST_ERROR = 1e-10
+# Rounding of a price, relative to the sizes of its legs.
+NOISE = 1e-13
+
+
+@inlined
+def tail(z: float) -> float:
+    """Phi(-|z|), zero beyond 9."""
+    a = min(abs(z), MILLS_HIGH)
+    return PHI_ZERO * exponential(-0.5 * a * a) * mills(1.0 / (a + MILLS_SHIFT))
+
+
+@inlined
+def excess(jump: float, beyond: float) -> float:
+    """What a sum over the nodes lacks to the integral where the slope per node jumps at the fraction `beyond` between two."""
+    return 0.5 * jump * (1.0 / 6.0 - beyond * (1.0 - beyond))
+
+
+@inlined
+def blacks(work: Float, to: int, forward: float, strike: float, h: float, s: float, right: float, discount: float) -> None:
+    """European values on all nodes, for total volatility s and the forward of the middle node."""
+    x = log_moneyness(forward, strike)
+    inverse = 1.0 / s
+    for j in range(NODES):
+        f = forward * work[M + j]
+        d1 = fma(j - CENTRE, h, x) * inverse + 0.5 * s
+        d2 = d1 - s
+        tail1 = tail(d1)
+        tail2 = tail(d2)
+        asset = f * (tail1 if (d1 > 0.0) != (right > 0.0) else 1.0 - tail1)
+        bond = strike * (tail2 if (d2 > 0.0) != (right > 0.0) else 1.0 - tail2)
+        work[to + j] = discount * right * (asset - bond)
+    # The kink of the payoff, as far as s leaves it one: the first harmonic of what `excess` gives is all that matters.
+    place = CENTRE - x / h
+    if 1.0 < place < NODES - 2.0:
+        left = math.floor(place)
+        beyond = place - left
+        raised = discount * excess(strike * h, beyond) * math.exp(-2.0 * (math.pi * s / h) ** 2)
+        work[to + int(left)] += raised * (1.0 - beyond)
+        work[to + int(left) + 1] += raised * beyond
+
+
+@inlined
+def close_edges(work: Float, row: int, u: float) -> None:
+    """Beyond the nodes the value is taken as linear in the stock."""
+    work[row] = work[row + 1] - (work[row + 2] - work[row + 1]) * (1.0 / u)
+    work[row + NODES - 1] = work[row + NODES - 2] + (work[row + NODES - 2] - work[row + NODES - 3]) * u
+
+
+@inlined
+def roll(work: Float, source: int, to: int, up: float, stay: float, down: float, u: float) -> None:
+    """One step back without exercise."""
+    for j in range(NODES):
+        work[to + j] = fma(up, work[source + j + 1], fma(stay, work[source + j], down * work[source + j - 1]))
+    close_edges(work, to, u)
+
+
+@inlined
+def roll_exercised(
+    work: Float, source: int, to: int, up: float, stay: float, down: float, u: float, slope: float, level: float
+) -> None:
+    """One step back, and then the better of waiting and exercise for slope M + level."""
+    for j in range(NODES):
+        kept = fma(up, work[source + j + 1], fma(stay, work[source + j], down * work[source + j - 1]))
+        work[to + j] = max(kept, fma(slope, work[M + j], level))
+    close_edges(work, to, u)
+
+
+@inlined
+def copy(work: Float, source: int, to: int) -> None:
+    for j in range(NODES):
+        work[to + j] = work[source + j]
+
+
+@inlined
+def exercise(work: Float, row: int, slope: float, level: float, mends: bool) -> None:
+    """The better of waiting and exercise for slope M + level, mended for the kink between two nodes."""
+    at = -1
+    left = 0.0
+    right = 0.0
+    for j in range(1, NODES - 2):
+        gain = fma(slope, work[M + j], level) - work[row + j]
+        following = fma(slope, work[M + j + 1], level) - work[row + j + 1]
+        if mends and (gain > 0.0) != (following > 0.0):
+            before = fma(slope, work[M + j - 1], level) - work[row + j - 1]
+            after = fma(slope, work[M + j + 2], level) - work[row + j + 2]
+            at = j
+            right = gain / (gain - following)
+            left = 1.0 - right
+            jump = abs(following - gain + 0.5 * (right - 0.5) * (after - following - gain + before))
+            raised = excess(jump, right)
+            left *= raised
+            right *= raised
+            break
+    for j in range(NODES):
+        work[row + j] = max(work[row + j], fma(slope, work[M + j], level))
+    if at >= 0:
+        work[row + at] += left
+        work[row + at + 1] += right
+
+
+@kernel
+def gather(
+    times: Float, amounts: Float, row: int, strike: float, years: float, right: float, rate: float, dividend_yield: float,
+    ahead: Float,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Copy the dividends up to the expiry into `ahead`: times, amounts and 1 where exercise has to be looked at; all in order.
+
+    Gives how many there are, NEVER, EX_DATES or ALWAYS as early exercise can be worth something, and the steps that it takes.
+    """
+    count = 0
+    for m in range(times.shape[1]):
+        t, amount = times[row, m], amounts[row, m]
+        if not (0.0 < t <= years and amount > 0.0):
+            continue
+        n = count
+        while n > 0 and ahead[0, n - 1] > t:
+            ahead[0, n], ahead[1, n] = ahead[0, n - 1], ahead[1, n - 1]
+            n -= 1
+        if n > 0 and ahead[0, n - 1] == t:
+            ahead[1, n - 1] += amount
+            for later in range(n, count):
+                ahead[0, later], ahead[1, later] = ahead[0, later + 1], ahead[1, later + 1]
+        else:
+            ahead[0, n], ahead[1, n] = t, amount
+            count += 1
+    interest = max(abs(rate), abs(dividend_yield)) * years
+    steps = min(int(STEPS + STEPS_PER_DIVIDEND * count + STEPS_PER_INTEREST * interest), MOST_STEPS)
+    if right < 0.0:
+        ahead[2, :count] = 1.0
+        return count, NEVER if rate <= 0.0 <= dividend_yield else ALWAYS, steps
+    if rate < 0.0 or dividend_yield > 0.0:
+        ahead[2, :count] = 1.0
+        return count, ALWAYS, steps
+    # Exercise gains a dividend, waiting up to just before the next one gains the interest on the strike.
+    looked_at = 0
+    following = years
+    for m in range(count - 1, -1, -1):
+        pays = ahead[1, m] > -strike * math.expm1(-rate * (following - ahead[0, m]))
+        ahead[2, m] = 1.0 if pays else 0.0
+        looked_at += pays
+        following = ahead[0, m]
+    return count, EX_DATES if looked_at else NEVER, steps
+
+
+@inlined
+def escrow(after: float, rate: float, ahead: Float, count: int) -> float:
+    """Value at time `after` of the dividends later than that."""
+    total = 0.0
+    for m in range(count):
+        if ahead[0, m] > after:
+            total += ahead[1, m] * math.exp(-rate * (ahead[0, m] - after))
+    return total
+
+
+@inlined
+def preceding(ahead: Float, m: int) -> int:
+    """The last dividend before m at which exercise is looked at; -1 for today."""
+    m -= 1
+    while m >= 0 and ahead[2, m] == 0.0:
+        m -= 1
+    return m
+
+
+@inlined
+def pairs_between(since: float, until: float, full: float) -> int:
+    return max(1, math.ceil(0.5 * (until - since) / full - 1e-9))
+
+
+@inlined
+def discounted(forward: float, strike: float, s: float, right: float, discount: float) -> float:
+    """The European formula, to all digits also far out of the money."""
+    side = 1.0 if forward <= strike else -1.0
+    d1 = log_moneyness(forward, strike) / s + 0.5 * s
+    out = max(side * (forward * normal_cdf(side * d1) - strike * normal_cdf(side * (d1 - s))), 0.0)
+    return discount * (max(right * (forward - strike), 0.0) + out)
+
+
+@kernel
+def premiums(
+    work: Float, spot: float, strike: float, years: float, vol: float, right: float, rate: float, dividend_yield: float,
+    ahead: Float, count: int, when: int, steps: int,
+) -> tuple[float, float]:  # fmt: skip
+    """The European value, and what early exercise adds; row PREMIUM has that also for the nodes beside today's."""
+    held = spot - escrow(0.0, rate, ahead, count)
+    carry = rate - dividend_yield
+    waits = when == EX_DATES
+    m = preceding(ahead, count)
+    bonus = 0.0
+    if m >= 0 and ahead[0, m] >= years:
+        # Just before an ex-date on the expiry itself a call is worth more by the dividend.
+        bonus = ahead[1, m] if right > 0.0 else 0.0
+        m = preceding(ahead, m)
+    horizon = years
+    if waits:
+        horizon = ahead[0, m] if m >= 0 else 0.5 * years
+    full = horizon / steps
+    h = 2.0 * math.asinh(0.5 * math.sqrt(3.0 * math.expm1(vol * vol * full)))
+    u = math.exp(h)
+    nearness = u / (math.expm1(h) * math.expm1(h) * (u + 1.0))
+    for j in range(NODES):
+        work[M + j] = exponential(h * (j - CENTRE))
+
+    # The European formula for what is left after the last ex-date, or for one step.
+    start = horizon
+    if not waits:
+        since = ahead[0, m] if m >= 0 else 0.0
+        start -= 0.5 * (horizon - since) / pairs_between(since, horizon, full)
+    forward = held * math.exp(carry * years)
+    s = vol * math.sqrt(years - start)
+    discount = math.exp(-rate * (years - start))
+    growth = held * math.exp(carry * start)
+    to_a, to_e = (A_EVEN, E_EVEN) if waits else (A_ODD, E_ODD)
+    blacks(work, to_e, forward, strike, h, s, right, discount)
+    if bonus > 0.0:
+        certain = max(bonus - strike, 0.0)
+        blacks(work, to_a, forward, max(strike - bonus, SMALLEST), h, s, right, discount)
+        for j in range(NODES):
+            work[to_a + j] += discount * certain
+    else:
+        copy(work, to_e, to_a)
+    if waits and m >= 0:
+        exercise(work, A_EVEN, growth, escrow(start, rate, ahead, count) + ahead[1, m] - strike, True)
+        m = preceding(ahead, m)
+    set_aside = escrow(start, rate, ahead, count)
+    if not waits:
+        copy(work, A_ODD, B_ODD)
+        for j in range(NODES):
+            work[A_ODD + j] = max(work[A_ODD + j], fma(right * growth, work[M + j], right * (set_aside - strike)))
+
+    begun = waits
+    until = horizon
+    while until > 0.0:
+        since = ahead[0, m] if m >= 0 else 0.0
+        pairs = pairs_between(since, until, full)
+        step = 0.5 * (until - since) / pairs
+        discount = math.exp(-rate * step)
+        back = math.exp(-carry * step)
+        p_up = math.expm1(vol * vol * step) * nearness
+        p_down = p_up * u
+        stay = discount * (1.0 - p_up - p_down)
+        up = discount * p_up
+        down = discount * p_down
+        for pair in range(pairs):
+            if waits:
+                roll(work, E_EVEN, E_ODD, up, stay, down, u)
+                roll(work, A_EVEN, A_ODD, up, stay, down, u)
+                roll(work, E_ODD, E_EVEN, up, stay, down, u)
+                roll(work, A_ODD, A_EVEN, up, stay, down, u)
+                continue
+            if begun:
+                set_aside *= discount
+                growth *= back
+                roll(work, E_EVEN, E_ODD, up, stay, down, u)
+                roll(work, B_EVEN, B_ODD, up, stay, down, u)
+                roll_exercised(work, A_EVEN, A_ODD, up, stay, down, u, right * growth, right * (set_aside - strike))
+            begun = True
+            set_aside *= discount
+            growth *= back
+            slope, level = right * growth, right * (set_aside - strike)
+            roll(work, E_ODD, E_EVEN, up, stay, down, u)
+            if since == 0.0 and pair == pairs - 1:
+                roll(work, B_ODD, B_EVEN, up, stay, down, u)
+                roll(work, A_ODD, A_EVEN, up, stay, down, u)
+            else:
+                roll_exercised(work, B_ODD, B_EVEN, up, stay, down, u, slope, level)
+                roll_exercised(work, A_ODD, A_EVEN, up, stay, down, u, slope, level)
+        if m >= 0:
+            # The correction for a kink makes sums right: there has to be a sum over nodes between here and today.
+            mends = vol * vol * since > h * h / 6.0
+            set_aside = escrow(since, rate, ahead, count) + ahead[1, m]
+            if right > 0.0:
+                growth = held * math.exp(carry * since)
+                exercise(work, A_EVEN, growth, set_aside - strike, mends)
+                if not waits:
+                    exercise(work, B_EVEN, growth, set_aside - strike, mends)
+            m = preceding(ahead, m)
+        until = since
+    if waits:
+        copy(work, A_EVEN, B_EVEN)
+    for j in range(CENTRE - 1, CENTRE + 2):
+        waiting = 2.0 * work[A_EVEN + j] - work[B_EVEN + j]
+        work[PREMIUM + j] = max(waiting, right * (held * work[M + j] + spot - held - strike)) - work[E_EVEN + j]
+    european = discounted(forward, strike, vol * math.sqrt(years), right, math.exp(-rate * years))
+    # Whether to exercise now is decided with part of the extrapolation, the rest fades in from there: all of it would leave
+    # waiting and exercise equal to within the error of the grid wherever exercise is best.
+    exercised = right * (spot - strike) - european
+    extra = work[A_EVEN + CENTRE] - work[B_EVEN + CENTRE]
+    plain = max(work[A_EVEN + CENTRE] + DECIDING * extra - work[E_EVEN + CENTRE], 0.0)
+    premium = max(plain + min((1.0 - DECIDING) * extra, max(plain - exercised, 0.0)), exercised)
+    work[PREMIUM + CENTRE] = premium
+    return european, premium
+
+
+@kernel
+def value(
+    work: Float, spot: float, strike: float, years: float, vol: float, right: float, rate: float, dividend_yield: float,
+    ahead: Float, count: int, when: int, steps: int,
+) -> float:  # fmt: skip
+    """Premium of one option with sound inputs."""
+    if when == NEVER:
+        forward = (spot - escrow(0.0, rate, ahead, count)) * math.exp((rate - dividend_yield) * years)
+        return discounted(forward, strike, vol * math.sqrt(years), right, math.exp(-rate * years))
+    european, premium = premiums(work, spot, strike, years, vol, right, rate, dividend_yield, ahead, count, when, steps)
+    return european + premium
+
+
+@kernel
+def sound(spot: float, strike: float, years: float, vol: float, rate: float, dividend_yield: float) -> bool:
+    return (
+        0.0 < spot < math.inf
+        and 0.0 < strike < math.inf
+        and 0.0 < years < math.inf
+        and vol > 0.0
+        and vol * math.sqrt(years) <= LARGEST_TOTAL_VOL
+        and abs(rate * years) < LARGEST_CARRY
+        and abs(dividend_yield * years) < LARGEST_CARRY
+    )
+
+
+@kernel
+def fill_prices(
+    out: Float, times: Float, amounts: Float, spot: Float, strike: Float, years: Float, vol: Float, right: Float,
+    rate: Float, dividend_yield: Float,
+) -> None:  # fmt: skip
+    """Write premiums; NaN where inputs are not sound."""
+    work = np.zeros(WORKSPACE)
+    ahead = np.empty((3, times.shape[1] + 1))
+    for i in range(out.size):
+        s, k, t, v, sign, r, q = spot[i], strike[i], years[i], vol[i], right[i], rate[i], dividend_yield[i]
+        out[i] = math.nan
+        if sound(s, k, t, v, r, q):
+            count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
+            if s > escrow(0.0, r, ahead, count):
+                premium = value(work, s, k, t, v, sign, r, q, ahead, count, when, steps)
+                out[i] = premium if premium < math.inf else math.nan
+
+
+@kernel
+def solve(
+    work: Float, price: float, spot: float, strike: float, years: float, right: float, rate: float, dividend_yield: float,
+    ahead: Float, count: int, when: int, steps: int,
+) -> tuple[float, int]:  # fmt: skip
+    """Implied volatility and the code of its reason, by a secant inside a bracket.
+
+    The European volatility is the first guess and, since an American option is worth more, an upper bound. From there what early
+    exercise adds is small and smooth in the volatility: two or three evaluations do.
+    """
+    discount = math.exp(-rate * years)
+    held = spot - escrow(0.0, rate, ahead, count)
+    forward = held * math.exp((rate - dividend_yield) * years)
+    least = max(discount * right * (forward - strike), 0.0)
+    most = discount * (forward if right > 0.0 else strike)
+    if when != NEVER:
+        exercised = right * (spot - strike)
+        least = max(least, exercised + NOISE * (spot + strike))
+        most = max(most, spot if right > 0.0 else strike)
+    start = search_vol(price, forward, strike, years, right, discount)
+    if price <= least or (when == NEVER and not start > 0.0) or price >= most - EPSILON * most:
+        return math.nan, ABOVE_MAXIMUM if price - least > 0.5 * (most - least) else BELOW_INTRINSIC
+    if when == NEVER:
+        return start, OK
+    lo = 0.0
+    hi = HIGHEST_VOL
+    root = math.sqrt(years)
+    if root * hi > LARGEST_TOTAL_VOL:
+        hi = LARGEST_TOTAL_VOL / root
+    bounded = LOWEST_VOL < start < hi
+    guess = start if bounded else hi
+    s = guess * root
+    d1 = log_moneyness(forward, strike) / s + 0.5 * s
+    slope = discount * forward * PHI_ZERO * math.exp(-0.5 * d1 * d1) * root
+    previous, previous_error = math.nan, math.nan
+    last = 1e-3 * guess
+    for iteration in range(200):
+        error = value(work, spot, strike, years, guess, right, rate, dividend_yield, ahead, count, when, steps) - price
+        if error < 0.0:
+            if iteration == 0 and not bounded:
+                return math.nan, ABOVE_MAXIMUM
+            lo = guess
+        else:
+            hi = guess
+        if iteration > 0:
+            slope = (error - previous_error) / (guess - previous)
+        following = guess - error / slope
+        step = abs(following - guess)
+        if error == 0.0 or (step <= LAST_STEP * guess and step * last <= LAST_ERROR * guess * guess):
+            return following if lo <= following <= hi and error != 0.0 else guess, OK
+        if not lo < following < hi or iteration > 40:
+            following = math.sqrt(max(lo, 0.5 * LOWEST_VOL) * hi)
+        if hi < LOWEST_VOL:
+            return math.nan, BELOW_INTRINSIC
+        if hi - lo <= EPSILON * hi:
+            return hi, OK
+        last = abs(following - guess)
+        previous, previous_error = guess, error
+        guess = following
+    return guess, OK
+
+
+@kernel
+def differentiate(
+    out: Float, i: int, work: Float, spot: float, strike: float, years: float, vol: float, right: float, rate: float,
+    dividend_yield: float, ahead: Float, count: int, when: int, steps: int, solved: bool,
+) -> None:  # fmt: skip
+    """Write delta, gamma, vega, theta and rho of one option with sound inputs into column i.
+
+    `solved` says that the workspace holds the grid at this volatility, or one nearer than LAST_STEP.
+    """
+    aside = escrow(0.0, rate, ahead, count)
+    held = spot - aside
+    waiting = 0.0
+    for m in range(count):
+        waiting += ahead[0, m] * ahead[1, m] * math.exp(-rate * ahead[0, m])
+    carry = rate - dividend_yield
+    root = math.sqrt(years)
+    s = vol * root
+    d1 = (log_moneyness(held, strike) + carry * years) / s + 0.5 * s
+    spread = math.exp(-dividend_yield * years)
+    density = spread * PHI_ZERO * math.exp(-0.5 * d1 * d1)
+    bond = strike * math.exp(-rate * years) * normal_cdf(right * (d1 - s))
+    delta = right * spread * normal_cdf(right * d1)
+    gamma = density / (held * s)
+    vega = held * density * root
+    # The dividends set apart weigh less at a higher rate, which leaves more of the stock.
+    rho = right * years * bond + delta * waiting
+    now = discounted(held * math.exp(carry * years), strike, s, right, math.exp(-rate * years))
+    if when != NEVER:
+        exercised = right * (spot - strike)
+        if not solved:
+            premiums(work, spot, strike, years, vol, right, rate, dividend_yield, ahead, count, when, steps)
+        below, at, above = work[PREMIUM + CENTRE - 1], work[PREMIUM + CENTRE], work[PREMIUM + CENTRE + 1]
+        u = work[M + CENTRE + 1]
+        now += at
+        if now - exercised <= NOISE * (spot + strike):
+            out[0, i] = right
+            out[1:, i] = 0.0
+            return
+        low, high = held / u, held * u
+        left, ahead_of = (at - below) / (held - low), (above - at) / (high - held)
+        delta += (left * (high - held) + ahead_of * (held - low)) / (high - low)
+        gamma += 2.0 * (ahead_of - left) / (high - low)
+        bump = VOL_BUMP * vol
+        _, more = premiums(work, spot, strike, years, vol + bump, right, rate, dividend_yield, ahead, count, when, steps)
+        less, width = at, bump
+        if at > SMALL_PREMIUM * now:
+            _, less = premiums(work, spot, strike, years, vol - bump, right, rate, dividend_yield, ahead, count, when, steps)
+            width = 2.0 * bump
+        vega += (more - less) / width
+        _, moved = premiums(work, spot, strike, years, vol, right, rate + RATE_BUMP, dividend_yield, ahead, count, when, steps)
+        rho += (moved - at) / RATE_BUMP
+    out[0, i] = delta
+    out[1, i] = gamma
+    out[2, i] = vega
+    # The pricing equation. At a fixed spot the diffusing part shrinks as what is set apart earns interest.
+    out[3, i] = rate * now - (carry * held + rate * aside) * delta - 0.5 * vol * vol * held * held * gamma
+    out[4, i] = rho
+
+
+@kernel
+def fill_greeks(
+    out: Float, times: Float, amounts: Float, spot: Float, strike: Float, years: Float, vol: Float, right: Float,
+    rate: Float, dividend_yield: Float,
+) -> None:  # fmt: skip
+    """Write the five sensitivities into the rows of `out`; NaN where inputs are not sound."""
+    work = np.zeros(WORKSPACE)
+    ahead = np.empty((3, times.shape[1] + 1))
+    for i in range(spot.size):
+        s, k, t, v, sign, r, q = spot[i], strike[i], years[i], vol[i], right[i], rate[i], dividend_yield[i]
+        out[:, i] = math.nan
+        if sound(s, k, t, v, r, q):
+            count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
+            if s > escrow(0.0, r, ahead, count):
+                differentiate(out, i, work, s, k, t, v, sign, r, q, ahead, count, when, steps, False)
+
+
+@kernel
+def fill_implied_vols(
+    vol: Float, reason: NDArray[np.int8], greeks: Float, times: Float, amounts: Float, price: Float, spot: Float,
+    strike: Float, years: Float, right: Float, rate: Float, dividend_yield: Float,
+) -> None:  # fmt: skip
+    """Write implied volatilities, the codes of their reasons, and the sensitivities if `greeks` has columns."""
+    work = np.zeros(WORKSPACE)
+    ahead = np.empty((3, times.shape[1] + 1))
+    for i in range(vol.size):
+        p, s, k, t, sign, r, q = price[i], spot[i], strike[i], years[i], right[i], rate[i], dividend_yield[i]
+        vol[i] = math.nan
+        reason[i] = BAD_INPUT
+        if math.isfinite(p) and sound(s, k, t, 1e-9, r, q):
+            count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
+            if s > escrow(0.0, r, ahead, count):
+                vol[i], reason[i] = solve(work, p, s, k, t, sign, r, q, ahead, count, when, steps)
+        if greeks.shape[1] > 0:
+            greeks[:, i] = math.nan
+            if vol[i] > 0.0:
+                differentiate(greeks, i, work, s, k, t, vol[i], sign, r, q, ahead, count, when, steps, True)
