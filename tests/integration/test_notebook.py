@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom on the small lake that it makes, and its plots show something."""
+"""The notebooks run from top to bottom on the small lakes that they make, and their plots show something."""
 
 from __future__ import annotations
 
@@ -13,26 +13,32 @@ import pytest
 from matplotlib import image
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "first_hour.ipynb"
-ALWAYS_PLOTTED = 4
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+FIRST_HOUR_PLOTS = 4
 """Smile, history, reasons, outcomes; the precision of alarms needs more sessions than the small lake has."""
+VOLATILITY_PLOTS = 3
+"""Smiles with their fits, term structure, gamma with its flip."""
 
 
-def test_it_is_committed_without_outputs() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_it_is_committed_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert [cell.id for cell in notebook.cells if cell.get("outputs") or cell.get("execution_count")] == []
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("notebook")
+def run(name: str, folder: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("FLOWLAKE_LAKE", raising=False)
         patch.setenv("TMPDIR", str(folder))
-        notebook = nbformat.read(NOTEBOOK, as_version=4)
+        notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
         NotebookClient(notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
     return notebook
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return run("first_hour.ipynb", tmp_path_factory.mktemp("notebook"))
 
 
 def outputs(notebook: Any, kind: str) -> list[str]:
@@ -40,15 +46,26 @@ def outputs(notebook: Any, kind: str) -> list[str]:
     return [output["data"][kind] for output in found if kind in output.get("data", {})]
 
 
-def test_it_plots(executed: Any) -> None:
-    plots = [image.imread(io.BytesIO(base64.b64decode(png))) for png in outputs(executed, "image/png")]
-    assert len(plots) == ALWAYS_PLOTTED
+def check_plots(notebook: Any, count: int) -> None:
+    plots = [image.imread(io.BytesIO(base64.b64decode(png))) for png in outputs(notebook, "image/png")]
+    assert len(plots) == count
     for plot in plots:
         height, width = plot.shape[:2]
         assert width > 600
         assert height > 150
         colours = np.unique((plot[..., :3].reshape(-1, 3) * 15).astype(np.int64), axis=0)
         assert len(colours) > 10, "an empty chart has little but black, white and grey"
+
+
+def test_it_plots(executed: Any) -> None:
+    check_plots(executed, FIRST_HOUR_PLOTS)
+
+
+def test_a_surface_is_plotted_with_its_fits_and_its_flip(tmp_path: Path) -> None:
+    notebook = run("volatility_surface.ipynb", tmp_path)
+    check_plots(notebook, VOLATILITY_PLOTS)
+    fits = next(text for text in outputs(notebook, "text/plain") if "least g" in text)
+    assert fits.count(" OK ") >= 6
 
 
 def test_it_finds_the_split_and_gives_reasons(executed: Any) -> None:

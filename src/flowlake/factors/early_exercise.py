@@ -17,6 +17,7 @@ from flowlake.quant import american, european
 
 CHUNK = 200_000
 """Contracts whose dividends are laid out at once: it bounds memory, and changes no result."""
+LEAST_YIELD = 1e-9
 NEAR_FORWARD = 0.15
 """Strikes up to this log-distance from the forward have a say in it where exercise may be early."""
 NEAR_CONTRACTS = 6
@@ -106,7 +107,9 @@ def residual_yields(forward: Float, spot: Float, years: Float, rate: Float, divi
     """The q of forward = (spot - PV(dividends)) exp((rate - q) years); NaN where there is none."""
     held = spot - dividends.present_value(rate)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((held > 0.0) & (forward > 0.0) & (years > 0.0), rate - np.log(forward / held) / years, np.nan)
+        found = np.where((held > 0.0) & (forward > 0.0) & (years > 0.0), rate - np.log(forward / held) / years, np.nan)
+    # A rounding error is no yield: it would make every call one that might be exercised early.
+    return np.where(np.abs(found) < LEAST_YIELD, 0.0, found)
 
 
 def european_solution(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:

@@ -20,7 +20,7 @@ from flowlake.factors.parity import implied_carries, implied_spots, traded_pairs
 from flowlake.factors.prices import contract_volumes, option_prices
 from flowlake.factors.spots import latest, minute_closes, with_spots
 from flowlake.quant.european import ImpliedVolReason
-from flowlake.quant.forward import implied_forward
+from flowlake.quant.forward import implied_forwards
 
 MIN_PARITY_PAIRS = 3
 """Strikes with a sound call and put quote that an expiry needs for a forward of its own."""
@@ -126,16 +126,21 @@ def _parity_forwards(quotes: pl.DataFrame, premiums: pl.DataFrame) -> pl.DataFra
     """`parity`: the forward of each root and expiry whose quotes give enough pairs."""
     key = [*_EXPIRY, "strike"]
     puts = quotes.filter(pl.col("right") == "P").select(*key, pl.col("price").alias("put"))
-    pairs = with_premiums(quotes.filter(pl.col("right") == "C").join(puts, on=key).sort(key), premiums)
-    found: list[tuple[str, str, date, float]] = []
-    for (underlying, root, expiry), group in pairs.group_by(_EXPIRY, maintain_order=True):
-        implied = implied_forward(
-            group["strike"], group["price"] - group["premium"], group["put"], np.ones(group.height), float(group["discount"][0])
-        )
-        if implied.strikes_used >= MIN_PARITY_PAIRS and np.isfinite(implied.forward):
-            found.append((str(underlying), str(root), expiry, implied.forward))
-    schema = {"underlying": pl.String(), "root": pl.String(), "expiry": pl.Date(), "parity": pl.Float64()}
-    return pl.DataFrame(found, schema=schema, orient="row")
+    calls = quotes.filter(pl.col("right") == "C").select(*key, "price", "discount")
+    pairs = with_premiums(calls.join(puts, on=key).sort(*key, "price", "put"), premiums)
+    expiries = pairs.select(_EXPIRY).unique(maintain_order=True).with_row_index("number")
+    numbers = pairs.join(expiries, on=list(_EXPIRY), how="left", maintain_order="left")["number"].cast(pl.Int64).to_numpy()
+    found = implied_forwards(
+        numbers,
+        pairs["strike"],
+        pairs["price"] - pairs["premium"],
+        pairs["put"],
+        np.ones(pairs.height),
+        pairs["discount"],
+        expiries.height,
+    )
+    enough = (found.strikes_used >= MIN_PARITY_PAIRS) & np.isfinite(found.forward)
+    return expiries.select(_EXPIRY).with_columns(pl.Series("parity", found.forward)).filter(enough)
 
 
 def _solved(rows: pl.DataFrame, schedule: pl.DataFrame) -> pl.DataFrame:

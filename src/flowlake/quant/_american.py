@@ -18,7 +18,8 @@ yield is exercised just before an ex-date or never: it needs neither B nor the g
 formula is right. There the larger of two values has a kink between two nodes; both are raised by what makes sums over the nodes
 equal to the integral (Euler and Maclaurin).
 
-All of it stands in one file because numba's cache looks for changes in the file of the kernel that is called, and nowhere else.
+Apart from what `_black` lends it stands in one file, because numba's cache looks for changes in the file of the kernel that is
+called and nowhere else.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ MOST_STEPS = 80
 NODES = 40
 CENTRE = 20
 MARGIN = 8
-# Rows of the workspace: the nodes with a margin on either side. All rows lie in one array at fixed distances, so
-# that the compiler sees that they do not overlap.
+# Rows of the workspace: the nodes with a margin on either side. All lie in one array at fixed distances, so that the compiler sees
+# that they do not overlap.
 ROW = NODES + 2 * MARGIN
 M = 0 * ROW + MARGIN
 A_EVEN = 1 * ROW + MARGIN
@@ -82,7 +83,7 @@ HIGHEST_VOL = 10.0
 LARGEST_TOTAL_VOL = 30.0
 # The part of the extrapolation that decides on exercise today.
 DECIDING = 0.75
-# Rates and yields beyond this times 1/years have no meaning.
+# A rate or yield times years beyond this has no meaning.
 LARGEST_CARRY = 100.0
 # Half the width of the difference that gives vega, relative, wide enough to even out what the grid adds; the width of that for rho.
 VOL_BUMP = 0.05

@@ -112,7 +112,8 @@ def implied_vol_reason(
 ) -> NDArray[np.int8]:
     """The `ImpliedVolReason` of each option as int8: OK exactly where `implied_vol` is not NaN.
 
-    BELOW_INTRINSIC includes a price at or below the value of immediate exercise. It costs as much as the volatility.
+    BELOW_INTRINSIC includes a price at or below the value of immediate exercise, and one at or below what exercise on the best date
+    is worth when nothing moves. It costs as much as the volatility.
     """
     shape, _, reason, _ = _solved(
         price, spot, strike, years, right, rate, dividend_yield, dividend_times, dividend_amounts, with_greeks=False

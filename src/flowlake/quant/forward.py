@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from flowlake.core.arrays import ArrayLike, Float
 from flowlake.quant import american, european
 from flowlake.quant._arguments import broadcast
+from flowlake.quant._compile import kernel
 
 # Scales a median absolute deviation to the standard deviation of a normal sample.
 _MAD_TO_DEVIATION = 1.482602218505602
@@ -40,6 +41,14 @@ class ImpliedForward(NamedTuple):
     """Strikes with a call price, a put price and a weight."""
     dispersion: float
     """Robust deviation of the strikes' forwards in dollars: 1.4826 weighted median absolute deviations; NaN below two strikes."""
+
+
+class ImpliedForwards(NamedTuple):
+    """The fields of `ImpliedForward`, one entry per expiry."""
+
+    forward: Float
+    strikes_used: NDArray[np.int64]
+    dispersion: Float
 
 
 class ImpliedBorrow(NamedTuple):
@@ -69,29 +78,44 @@ def implied_forward(
     All arrays are one-dimensional and of one length; prices are discounted premiums per share. A strike counts where everything is
     finite and both prices and the weight are positive. Raises ValueError for shapes that differ and for negative weights.
     """
-    k, call, put, weight = (np.asarray(values, dtype=np.float64) for values in (strike, call_mid, put_mid, weights))
-    if k.ndim != 1 or not k.shape == call.shape == put.shape == weight.shape:
+    k = np.asarray(strike, dtype=np.float64)
+    found = implied_forwards(np.zeros(k.shape, dtype=np.int64), k, call_mid, put_mid, weights, np.full(k.shape, discount), 1)
+    return ImpliedForward(float(found.forward[0]), int(found.strikes_used[0]), float(found.dispersion[0]))
+
+
+def implied_forwards(
+    expiry: NDArray[np.int64],
+    strike: ArrayLike,
+    call_mid: ArrayLike,
+    put_mid: ArrayLike,
+    weights: ArrayLike,
+    discount: ArrayLike,
+    expiries: int,
+) -> ImpliedForwards:
+    """`implied_forward` of many expiries at once: `expiry` numbers that of each strike, from 0 to `expiries` - 1, ascending."""
+    k, call, put, weight, d = (np.asarray(values, dtype=np.float64) for values in (strike, call_mid, put_mid, weights, discount))
+    if k.ndim != 1 or not k.shape == call.shape == put.shape == weight.shape == d.shape == expiry.shape:
         raise ValueError(
             "strike, call_mid, put_mid and weights must be one-dimensional and of one length; "
             f"their shapes are {k.shape}, {call.shape}, {put.shape}, {weight.shape}"
         )
     if (weight < 0.0).any():
         raise ValueError(f"weights must not be negative; found {weight[weight < 0.0][0]:g}")
-    if not 0.0 < discount < math.inf:
-        return ImpliedForward(math.nan, 0, math.nan)
-    sound = np.isfinite(k) & np.isfinite(call) & np.isfinite(put) & np.isfinite(weight)
+    if (np.diff(expiry) < 0).any() or (expiry.size and not 0 <= expiry[0] <= expiry[-1] < expiries):
+        raise ValueError(f"expiry must ascend from 0 to at most {expiries - 1}")
+    sound = np.isfinite(k) & np.isfinite(call) & np.isfinite(put) & np.isfinite(weight) & (d > 0.0) & (d < math.inf)
     used = sound & (k > 0.0) & (call > 0.0) & (put > 0.0) & (weight > 0.0)
-    count = int(used.sum())
-    if count == 0:
-        return ImpliedForward(math.nan, 0, math.nan)
-    k, call, put, weight = k[used], call[used], put[used], weight[used]
+    k, call, put, weight, d, group = k[used], call[used], put[used], weight[used], d[used], expiry[used]
+    start = np.searchsorted(group, np.arange(expiries + 1))
+    count = np.diff(start)
     nearness = weight * np.minimum(call, put) / np.maximum(call, put)
-    forwards = k + (call - put) / discount
-    forward = _weighted_median(forwards, nearness)
-    if not forward > 0.0:
-        return ImpliedForward(math.nan, count, math.nan)
-    spread = _weighted_median(np.abs(forwards - forward), nearness)
-    return ImpliedForward(forward, count, _MAD_TO_DEVIATION * spread if count > 1 else math.nan)
+    forwards = k + (call - put) / d
+    forward, spread = np.full(expiries, np.nan), np.full(expiries, np.nan)
+    _fill_weighted_medians(forward, start, forwards, nearness)
+    forward[~(forward > 0.0)] = np.nan
+    _fill_weighted_medians(spread, start, np.abs(forwards - forward[group]), nearness)
+    told = np.isfinite(forward) & (count > 1)
+    return ImpliedForwards(forward, count, np.where(told, _MAD_TO_DEVIATION * spread, np.nan))
 
 
 def residual_yield(
@@ -219,13 +243,22 @@ def _present_value(years: Float, rate: Float, times: Float, amounts: Float) -> F
     return total
 
 
-def _weighted_median(values: Float, weights: Float) -> float:
-    """The value that splits the weight in half; the middle of two where the split falls between them."""
-    order = np.argsort(values, kind="stable")
-    values = values[order]
-    share = np.cumsum(weights[order])
-    half = 0.5 * share[-1]
-    first = int(np.searchsorted(share, half))
-    if share[first] == half and first + 1 < values.size:
-        return float(0.5 * (values[first] + values[first + 1]))
-    return float(values[first])
+@kernel
+def _fill_weighted_medians(out: Float, start: NDArray[np.int64], values: Float, weights: Float) -> None:
+    """Per group the value that splits its weight in half; the middle of two where the split falls between them. Empty ones stay."""
+    for group in range(out.size):
+        first, last = start[group], start[group + 1]
+        if last == first:
+            continue
+        order = np.argsort(values[first:last], kind="mergesort")
+        total = 0.0
+        for place in order:
+            total += weights[first + place]
+        share, half = 0.0, 0.5 * total
+        for i in range(order.size):
+            share += weights[first + order[i]]
+            if share >= half:
+                out[group] = values[first + order[i]]
+                if share == half and i + 1 < order.size:
+                    out[group] = 0.5 * (values[first + order[i]] + values[first + order[i + 1]])
+                break
