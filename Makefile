@@ -36,6 +36,7 @@ lint: $(STAMP) ## format, style, types, dependency direction, rendered files
 	$(RUN) -m flowlake.cli render --check
 
 bench: $(STAMP) ## benchmarks against rivals, as ratios
+	$(UV) sync --quiet --frozen --group dev --group bench
 	@for script in benchmarks/*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
 
 render: $(STAMP) ## write what is rendered from the declarations

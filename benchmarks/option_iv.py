@@ -2,9 +2,9 @@
 
     python benchmarks/option_iv.py [UNDERLYINGS]
 
-4,500 underlyings (unless told otherwise) with 333 American contracts each, 1.5 million, quoted at the close: expiries from 2 days to
-2 years, a quarterly dividend for two of three, prices from the project's own American formula with a skewed smile. The clock is the
-processor time of the process; compiled code is warm. There is no rival: no library takes a chain with dividends to forwards,
+4,500 underlyings (unless told otherwise) with 333 American contracts each, 1.5 million, quoted at the close: expiries from 2 days
+to 2 years, a quarterly dividend for two of three, prices from the project's own American formula with a skewed smile. The clock is
+the processor time of the process; compiled code is warm. There is no rival: no library takes a chain with dividends to forwards,
 volatilities and greeks.
 """
 
