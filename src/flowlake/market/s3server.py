@@ -49,12 +49,21 @@ exec 3<&0
 trap : TERM
 "$@" </dev/null 3<&- &
 server=$!
-{ cat <&3 >/dev/null; kill "$server" 2>/dev/null; } &
+{
+  cat <&3 >/dev/null
+  for signal in TERM TERM KILL; do
+    kill -$signal "$server" 2>/dev/null
+    n=0
+    while [ $n -lt 50 ] && kill -0 "$server" 2>/dev/null; do sleep 0.1; n=$((n + 1)); done
+  done
+  kill -KILL -$$
+} &
 wait "$server"
 wait "$server"
 """
 """Runs a program and ends it when standard input closes: so no server outlives us, even if we are killed. The first `wait` ends
-with a signal, the second when the program has really gone."""
+with a signal, the second when the program has really gone. One that does not go within five seconds is asked again, then killed;
+at last goes whatever it left in its process group, of which this shell has to be the leader."""
 
 _PORT_RANGE = range(20_000, 22_000)
 
