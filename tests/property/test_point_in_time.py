@@ -261,7 +261,16 @@ def test_what_a_step_is_given_and_records_does_not_know_the_future(first: Built,
 
 TODAY = 60
 LONG = sessions_between(date(2024, 1, 2), date(2024, 12, 31))[:64]
-WINDOWED = ("factor_panel", "complete_outcomes", "fit_models", "label_regime", "score_anomalies", "calibrate", "score_signals")
+WINDOWED = (
+    "factor_panel",
+    "module_scores",
+    "complete_outcomes",
+    "fit_models",
+    "label_regime",
+    "score_anomalies",
+    "calibrate",
+    "score_signals",
+)
 
 
 def put(store: Store, index: Index, ds: Dataset, session: date, frame: pl.DataFrame) -> None:
@@ -340,6 +349,7 @@ def assert_says_something(store: Store, session: date) -> None:
         return partitions.read_partition(store, DATASETS[name], session)
 
     assert of("factor_panel")["history_sessions"].min() >= 60
+    assert of("module_scores")["score"].drop_nulls().len() > 0
     assert of("signals")["score"].null_count() == 0
     assert of("anomaly_scores")["percentile"].drop_nulls().len() > 0
     assert set(of("regimes")["regime"]) <= {"calm", "stressed"}

@@ -12,9 +12,20 @@ import pytest
 
 from flowlake.core import sessions
 from flowlake.datasets import curated
-from flowlake.datasets.factors import DAILY_FACTORS, FACTOR_PANEL, MIN_HISTORY, REPEATED, SCORED, Z_COLUMNS
+from flowlake.datasets.factors import (
+    CLOSE_SESSIONS,
+    DAILY_FACTORS,
+    FACTOR_PANEL,
+    HAR_MIN_RETURNS,
+    MIN_HISTORY,
+    PASSED_THROUGH,
+    REPEATED,
+    SCORED,
+    Z_COLUMNS,
+)
 from flowlake.datasets.model import Adjust, Dataset
 from flowlake.factors import robust
+from flowlake.factors.forecasts import har_forecast
 from flowlake.factors.panel import factor_panel
 from flowlake.quant import realized
 
@@ -121,6 +132,95 @@ def test_return_and_realized_volatility_need_closes_without_a_gap() -> None:
     assert (holed["log_return"], holed["realized_vol_20d"], holed["iv_minus_rv"]) == (None, None, None)
 
 
+def bars_of(prices: list[tuple[float, float, float, float]], underlying: str = "AAPL") -> pl.DataFrame:
+    """Daily stock bars of open, high, low and close, the last on T."""
+    first = len(prices) - 1
+    rows = [
+        dict(
+            zip(("underlying", "open", "high", "low", "close", "session"), (underlying, *bar, days_before(first - i)), strict=True)
+        )
+        for i, bar in enumerate(prices)
+    ]
+    return pl.DataFrame(rows, schema={**curated.EQUITY_BARS_1D.polars_schema(), "session": pl.Date()})
+
+
+def walk(sessions_: int, seed: int = 3) -> list[tuple[float, float, float, float]]:
+    """Bars of a price that jumps overnight and wanders by day."""
+    rng = np.random.default_rng(seed)
+    bars, last = [], 100.0
+    for _ in range(sessions_):
+        path = last * np.exp(np.cumsum(rng.normal(0, 0.005, 9)))
+        bars.append((float(path[0]), float(path.max()), float(path.min()), float(path[-1])))
+        last = float(path[-1])
+    return bars
+
+
+def test_realised_volatilities_of_the_range() -> None:
+    prices = walk(30)
+    row = run(daily_factors=daily([{"atm_iv_30d": 0.3}]), equity_bars_1d=bars_of(prices))
+    last_21, last_20 = zip(*prices[-21:], strict=True), zip(*prices[-20:], strict=True)
+    o, h, lo, c = (list(line) for line in last_20)
+    assert row["realized_vol_parkinson_20d"] == realized.parkinson(o, h, lo, c)
+    assert row["realized_vol_garman_klass_20d"] == realized.garman_klass(o, h, lo, c)
+    yz = realized.yang_zhang(*(list(line) for line in last_21))
+    assert row["realized_vol_yz_20d"] == yz
+    assert row["iv_minus_rv_yz"] == pytest.approx(0.3 - yz, rel=1e-12)
+    first_gap = run(daily_factors=daily([{}]), equity_bars_1d=bars_of(prices).filter(pl.col("session") != days_before(20)))
+    assert first_gap["realized_vol_yz_20d"] is None, "it needs the close before the first gap"
+    assert first_gap["realized_vol_parkinson_20d"] == row["realized_vol_parkinson_20d"]
+    spots = run(daily_factors=daily([{"spot_close": bar[3]} for bar in prices]))
+    assert (spots["realized_vol_yz_20d"], spots["realized_vol_garman_klass_20d"]) == (None, None)
+    assert "realized_vol_yz_20d: fewer than 21 consecutive daily stock bars" in spots["not_available"]
+    assert spots["realized_vol_20d"] == row["realized_vol_20d"]
+
+
+def test_the_forecast_is_of_the_underlyings_own_closes() -> None:
+    prices = walk(CLOSE_SESSIONS + 20)
+    bars = bars_of(prices)
+    row = run(daily_factors=daily([{"atm_iv_30d": 0.3}]), equity_bars_1d=bars)
+    returns = np.diff(np.log([bar[3] for bar in prices[-CLOSE_SESSIONS:]]))[np.newaxis]
+    assert row["har_forecast_21d"] == pytest.approx(har_forecast(returns)[0], rel=1e-12)
+    assert row["iv_minus_har"] == pytest.approx(0.3 - row["har_forecast_21d"], rel=1e-12)
+    least = run(daily_factors=daily([{}]), equity_bars_1d=bars.tail(HAR_MIN_RETURNS + 1))
+    assert least["har_forecast_21d"] == pytest.approx(har_forecast(returns[:, -HAR_MIN_RETURNS:])[0], rel=1e-12)
+    short = run(daily_factors=daily([{"atm_iv_30d": 0.3}]), equity_bars_1d=bars.tail(HAR_MIN_RETURNS))
+    assert (short["har_forecast_21d"], short["iv_minus_har"]) == (None, None)
+    assert "har_forecast_21d: fewer than 120 daily returns without a gap" in short["not_available"]
+
+
+def test_the_future_is_no_part_of_any_volatility() -> None:
+    bars, values = bars_of(walk(200)), [{"atm_iv_30d": 0.2, "atm_call_iv_30d": 0.2, "implied_move_1d": 0.01}] * 30
+    following = {"session": pl.lit(sessions.next_session(T))}
+    late_bar = bars.tail(1).with_columns(**following, close=pl.lit(500.0), high=pl.lit(500.0))
+    late_row = daily(values).tail(1).with_columns(**following, atm_call_iv_30d=pl.lit(2.0), implied_move_1d=pl.lit(0.5))
+    now = run(daily_factors=daily(values), equity_bars_1d=bars)
+    assert now["har_forecast_21d"] is not None
+    assert now == run(daily_factors=pl.concat([daily(values), late_row]), equity_bars_1d=pl.concat([bars, late_bar]))
+
+
+def test_changes_of_call_and_put_volatility_are_over_21_sessions() -> None:
+    values = [{"atm_call_iv_30d": 0.2 + 0.01 * i, "atm_put_iv_30d": 0.3 - 0.001 * i**2} for i in range(25)]
+    row = run(daily_factors=daily(values))
+    assert row["call_iv_change_21s"] == pytest.approx(0.21, rel=1e-12)
+    assert row["put_iv_change_21s"] == pytest.approx(-0.001 * (24**2 - 3**2), rel=1e-12)
+    missing = [*values[:3], {"atm_put_iv_30d": 0.1}, *values[4:]]
+    holed = run(daily_factors=daily(missing))
+    assert holed["call_iv_change_21s"] is None
+    assert holed["put_iv_change_21s"] is not None
+    assert "call_iv_change_21s: atm_call_iv_30d of this session or of 21 sessions before is not there" in holed["not_available"]
+    assert run(daily_factors=daily(values[-21:]))["put_iv_change_21s"] is None
+
+
+def test_what_happened_over_what_was_implied() -> None:
+    values = [{"spot_close": 100.0, "implied_move_1d": 0.02}, {"spot_close": 97.0, "implied_move_1d": 0.5}]
+    row = run(daily_factors=daily(values))
+    assert row["realized_over_implied_move"] == pytest.approx(-math.log(0.97) / 0.02, rel=1e-12)
+    without = run(daily_factors=daily([{"spot_close": 100.0}, values[1]]))
+    assert without["realized_over_implied_move"] is None
+    gap = daily([values[0], *values]).filter(pl.col("session") != days_before(1))
+    assert run(daily_factors=gap, equity_bars_1d=table_of_closes([100.0, 97.0]))["realized_over_implied_move"] is None
+
+
 def test_spot_closes_serve_where_there_are_no_stock_bars() -> None:
     row = run(daily_factors=daily([{"spot_close": 100.0}, {"spot_close": 110.0}]))
     assert row["log_return"] == pytest.approx(math.log(1.1), rel=1e-12)
@@ -191,8 +291,10 @@ def test_a_split_leaves_no_jump() -> None:
 def test_every_null_has_a_reason() -> None:
     row = run(daily_factors=daily([{"not_available": ["iso_share: needs option_trades"]}]))
     named = {text.split(":")[0] for text in row["not_available"]}
-    own = {"log_return", "realized_vol_20d", "iv_minus_rv", "open_interest_change", "oi_change_ratio", "atm_iv_30d_percentile"}
-    assert named == {"iso_share", *own, *REPEATED, *Z_COLUMNS}
+    passed_through = {column.name for column in PASSED_THROUGH}
+    own = {c.name for c in FACTOR_PANEL.columns if c.nullable and row[c.name] is None} - passed_through
+    assert named == {"iso_share", *own}
+    assert own >= {"log_return", "har_forecast_21d", "put_iv_change_21s", *REPEATED, *Z_COLUMNS}
     assert row["not_available"] == sorted(row["not_available"])
 
 

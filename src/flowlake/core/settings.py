@@ -67,7 +67,7 @@ class Settings:
     scratch: str = ""
     dask_scheduler: str = ""
     download_workers: int = 8
-    max_object_mb: int = 1000
+    max_object_mb: int = 300
     """A larger object is held instead of fetched: tables are read whole, and a day of quotes would not fit into memory."""
     skip_feeds: str = ""
     """Raw datasets to leave out, separated by commas."""

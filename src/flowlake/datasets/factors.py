@@ -22,8 +22,16 @@ HISTORY_SESSIONS = 252
 """Sessions of daily factors that the panel reads, the scored one included."""
 REALIZED_RETURNS = 20
 """Consecutive daily returns in a realised volatility."""
-CLOSE_SESSIONS = 60
-"""Sessions of daily stock bars that the panel reads."""
+CLOSE_SESSIONS = 300
+"""Sessions of daily stock bars that the panel reads: the sample of the forecast of volatility."""
+HAR_LAGS = (1, 5, 22)
+"""Sessions of returns whose volatility the forecast rests on: a day, a week, a month."""
+HAR_HORIZON = 21
+"""Sessions that the forecast looks ahead."""
+HAR_MIN_RETURNS = 120
+"""Returns without a gap that a forecast needs; with gaps, as many sessions to learn from as these would give."""
+IV_CHANGE_SESSIONS = 21
+"""Sessions over which changes of volatility are measured: a month."""
 MAD_TO_SIGMA = 1.4826
 """Makes the median absolute deviation of a normal sample an estimate of its standard deviation."""
 SHORT_DAYS = 21
@@ -42,6 +50,23 @@ NEAREST_DAYS = 5
 """An expiry this close to the constant maturity may stand for it where no two expiries bracket it."""
 MIN_SMILE = 3
 """Out-of-the-money contracts with a volatility that an expiry needs to give a smile."""
+AT_FORWARD_CONTRACTS = 3
+"""Contracts of one right near the forward that an expiry needs for a volatility of that right at the forward."""
+IV_PAIRS = 3
+"""Pairs of a call and a put that a volatility spread needs."""
+SMIRK_DAYS = (10, 60)
+"""Calendar days to expiry between which an expiry may give a smirk."""
+SMIRK_PUT = (0.80, 0.95)
+SMIRK_CALL = (0.95, 1.05)
+"""Strike over spot of the smirk's two contracts; the put's is the nearest to the upper end, the call's the nearest to 1."""
+SLOPE_DAYS = (30, 90)
+"""Tenors of `iv_surface` whose difference is `term_slope`."""
+MOVE_DAYS = (7, 14, 30)
+"""Tenors of `iv_surface` of which the first with a volatility gives `implied_move_1d`."""
+FUNDING_SPREAD = 0.005
+"""What financing costs more, and lending earns less, than the curve, per year: nobody trades parity at a Treasury's yield."""
+CHAIN_QUOTES = 3
+"""Quotes that a chain (root, expiry and right) needs to be looked through for verticals and butterflies."""
 
 PRICE_SOURCES = ("quote_mid", "trade", "minute_bar", "day_bar")
 SPOT_SOURCES = ("equity_bars_1m", "equity_bars_1d", "vendor_snapshot", "parity_forward")
@@ -250,6 +275,14 @@ _RATIOS = (
         checks=_NOT_NEGATIVE,
     ),
 )
+_STOCK_VOLUME = _factor(
+    "stock_volume",
+    "Shares traded: the daily stock bar, else regular minute bars.",
+    "a stock bar",
+    "shares",
+    checks=_NOT_NEGATIVE,
+    adjust=Adjust.QUANTITY,
+)
 _SHORT_OTM_FLOW = (
     _contracts("otm_short_call_volume", f"Calls traded that {_SHORT_OTM}.", "a spot"),
     _contracts("otm_short_put_volume", f"Puts traded that {_SHORT_OTM}.", "a spot"),
@@ -321,6 +354,110 @@ _VOLATILITY = (
         "out-of-the-money smile, linear in log-strike; then linear in time between expiries.",
         _TENOR + ", on both sides of 0.25 in delta",
         "per 1.00",
+    ),
+)
+_CARRY = "(spot - present value of known ordinary dividends) / discount, with early exercise for American contracts"
+_AT_FORWARD = (
+    f"rates, and two expiries {MATURITY_DAYS[0]} to {MATURITY_DAYS[1]} days out that bracket {TARGET_DAYS} days, or one within "
+    f"{NEAREST_DAYS} days of it; each with {AT_FORWARD_CONTRACTS} of them within 0.15 of the forward in log-strike, on both sides"
+)
+_SKEWS = (
+    _factor(
+        "call_put_iv_spread",
+        "Volatility spread of Cremers and Weinbaum (2010): mean of call less put volatility over pairs of one root, expiry and "
+        f"strike, weighted by the pair's mean open interest. The volatilities are those on {_CARRY}: on the forward that parity "
+        "implies the spread would be zero. The spot of a quote of the last minute is the close. Positive where calls are dear.",
+        f"rates, and {IV_PAIRS} pairs with a volatility, open interest, and a spot that parity did not give",
+        "per 1.00",
+    ),
+    _factor(
+        "smirk",
+        f"Xing, Zhang and Zhao (2010): volatility of the put whose strike over spot is the highest from {SMIRK_PUT[0]:.2f} to "
+        f"{SMIRK_PUT[1]:.2f}, less that of the call whose strike over spot is nearest to 1, from {SMIRK_CALL[0]:.2f} to "
+        f"{SMIRK_CALL[1]:.2f}; of the root and expiry nearest to {TARGET_DAYS} days that has both. Volatilities of `option_iv`.",
+        f"an expiry {SMIRK_DAYS[0]} to {SMIRK_DAYS[1]} days out with both",
+        "per 1.00",
+    ),
+    *(
+        _factor(
+            f"atm_{side}_iv_30d",
+            f"At-the-forward volatility at {TARGET_DAYS} days of {side}s alone, in and out of the money, otherwise as atm_iv_30d; "
+            f"forward and volatilities on {_CARRY}. For An, Ang, Bali and Cakici (2014).",
+            _AT_FORWARD,
+            "per 1.00",
+            checks=_POSITIVE,
+        )
+        for side in ("call", "put")
+    ),
+    _factor(
+        "term_slope",
+        f"atm_iv at {SLOPE_DAYS[1]} days less atm_iv at {SLOPE_DAYS[0]} days, from `iv_surface`.",
+        "both of them",
+        "per 1.00",
+    ),
+    _factor("butterfly_25d_30d", "butterfly_25d at 30 days, from `iv_surface`.", "that node", "per 1.00"),
+    _factor("skew_10d_30d", "skew_10d at 30 days, from `iv_surface`.", "that node", "per 1.00"),
+    _factor(
+        "implied_move_1d",
+        "Expected absolute move over one session: atm_iv x sqrt(2 / pi) x sqrt(1 / 252), atm_iv being that of the shortest tenor "
+        f"of `iv_surface` with one, of {', '.join(map(str, MOVE_DAYS))} days.",
+        "one of these tenors",
+        "share of spot",
+        checks=_POSITIVE,
+    ),
+    _factor(
+        "surface_residual",
+        "Misfit of the market to the surface: fit_rmse at 30 days, from `iv_surface`.",
+        "that node",
+        "per 1.00",
+        checks=_NOT_NEGATIVE,
+    ),
+)
+_ON_QUOTES = (
+    "Largest over the last quotes of one source, selling at bids and buying at asks, before costs; 0 where nothing contradicts "
+    "itself. Crossed quotes, adjusted deliverables and contracts that end with the session do not count."
+)
+_MISPRICING = (
+    _factor(
+        "parity_violation_bps",
+        "Put-call parity, severity over spot_close. American: S - PV(dividends) - K <= C - P <= S - K D, at the underlying of "
+        "the pair's later quote. European: C - P = D (F - K), F the expiry's forward in `option_iv`: strikes against each other. "
+        f"Less {FUNDING_SPREAD:.1%} a year on what is financed, K and |F - K|. " + _ON_QUOTES,
+        "rates, and a call and a put of one strike; of American contracts with a spot that parity did not give",
+        "basis points of spot",
+        checks=_NOT_NEGATIVE,
+    ),
+    _factor(
+        "vertical_violation_bps",
+        "Vertical spreads of neighbouring strikes, severity over spot_close: worth less than 0, or more than the distance of the "
+        "strikes, which European contracts discount. " + _ON_QUOTES,
+        f"{CHAIN_QUOTES} quotes of one root, expiry and right",
+        "basis points of spot",
+        checks=_NOT_NEGATIVE,
+    ),
+    _factor(
+        "butterfly_violation_bps",
+        "Butterflies of three neighbouring strikes, severity over spot_close: the middle worth more than its neighbours' mix. "
+        + _ON_QUOTES,
+        f"{CHAIN_QUOTES} quotes of one root, expiry and right",
+        "basis points of spot",
+        checks=_NOT_NEGATIVE,
+    ),
+    _factor(
+        "calendar_violation_bps",
+        "Calendar spreads, severity over spot_close. American: the next expiry of one root, right and strike worth less. European: "
+        "the next expiry of the root at the nearest K/F that covers, worth less over D F. " + _ON_QUOTES,
+        "quotes of two expiries of one root that can be compared; of European ones rates",
+        "basis points of spot",
+        checks=_NOT_NEGATIVE,
+    ),
+    _factor(
+        "violations",
+        "Pairs, verticals, butterflies and calendars with a positive severity, counted.",
+        "one of the four checks",
+        "lines",
+        dtype=pl.Int64(),
+        checks=_NOT_NEGATIVE,
     ),
 )
 _EXPOSURE = (
@@ -423,18 +560,13 @@ DAILY_FACTORS = Dataset(
         ),
         *_PREMIUM,
         *_RATIOS,
-        _factor(
-            "stock_volume",
-            "Shares traded: the daily stock bar, else regular minute bars.",
-            "a stock bar",
-            "shares",
-            checks=_NOT_NEGATIVE,
-            adjust=Adjust.QUANTITY,
-        ),
+        _STOCK_VOLUME,
         *_SHORT_OTM_FLOW,
         *_SWEEPS,
         *_PRINTS,
         *_VOLATILITY,
+        *_SKEWS,
+        *_MISPRICING,
         *_EXPOSURE,
         _GAMMA_TRADED,
         *_OPEN_INTEREST,
@@ -517,15 +649,58 @@ PASSED_THROUGH = (
     *_VOLUME,
     *_PREMIUM,
     *_RATIOS,
+    _STOCK_VOLUME,
     *_SHORT_OTM_FLOW,
     *_SWEEPS,
     *_PRINTS,
     *_VOLATILITY,
+    *_SKEWS,
+    *_MISPRICING,
     *_EXPOSURE,
     _GAMMA_TRADED,
     *_OPEN_INTEREST,
 )
 """Columns that the panel takes unchanged from the session's `daily_factors`."""
+
+
+def _realized(name: str, doc: str, bars: int) -> Column:
+    return _factor(name, doc, f"{bars} consecutive daily stock bars", "per 1.00", checks=_NOT_NEGATIVE)
+
+
+_BARS = f"of the daily stock bars of the last {REALIZED_RETURNS} sessions, split-adjusted, annual on 252 sessions"
+_VOL_SPREAD = (
+    _realized("realized_vol_yz_20d", f"Yang and Zhang's volatility {_BARS}; right with overnight gaps.", REALIZED_RETURNS + 1),
+    _realized("realized_vol_parkinson_20d", f"Parkinson's volatility {_BARS}; without overnight gaps.", REALIZED_RETURNS),
+    _realized("realized_vol_garman_klass_20d", f"Garman and Klass's volatility {_BARS}; without overnight gaps.", REALIZED_RETURNS),
+    _factor("iv_minus_rv_yz", "atm_iv_30d - realized_vol_yz_20d.", f"both of them, so {REALIZED_RETURNS + 1} bars", "per 1.00"),
+    _factor(
+        "har_forecast_21d",
+        f"Forecast of close-to-close volatility over the next {HAR_HORIZON} sessions, annual on 252: regression of the root mean "
+        f"squared return of {HAR_HORIZON} sessions on that of the {HAR_LAGS[0]}, {HAR_LAGS[1]} and {HAR_LAGS[2]} sessions before "
+        f"them, least squares with a constant and slopes of at least 0, over the underlying's own last {CLOSE_SESSIONS} sessions; "
+        "cut to the range of what was regressed. Closes as in log_return.",
+        f"{HAR_MIN_RETURNS} consecutive returns, or with gaps as many sessions to learn from and none in the last {HAR_LAGS[-1]}",
+        "per 1.00",
+        checks=_NOT_NEGATIVE,
+    ),
+    _factor("iv_minus_har", "atm_iv_30d - har_forecast_21d.", f"both of them, so {HAR_MIN_RETURNS} returns", "per 1.00"),
+    *(
+        _factor(
+            f"{side}_iv_change_21s",
+            f"atm_{side}_iv_30d less its value {IV_CHANGE_SESSIONS} sessions before (An, Ang, Bali and Cakici 2014).",
+            "both sessions",
+            "per 1.00",
+        )
+        for side in ("call", "put")
+    ),
+    _factor(
+        "realized_over_implied_move",
+        "|log_return| / implied_move_1d of the session before: what happened over what options had in them.",
+        "a return, and an implied move on the session before",
+        "moves per implied move",
+        checks=_NOT_NEGATIVE,
+    ),
+)
 
 FACTOR_PANEL = Dataset(
     name="factor_panel",
@@ -550,6 +725,7 @@ FACTOR_PANEL = Dataset(
             checks=_NOT_NEGATIVE,
         ),
         _factor("iv_minus_rv", "atm_iv_30d - realized_vol_20d.", f"both of them, so {REALIZED_RETURNS + 1} closes", "per 1.00"),
+        *_VOL_SPREAD,
         _factor(
             "open_interest_change",
             "open_interest_close - open_interest_open.",

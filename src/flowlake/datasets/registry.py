@@ -8,13 +8,16 @@ from flowlake.core.errors import UsageError
 from flowlake.datasets.curated import CURATED
 from flowlake.datasets.factors import FACTORS
 from flowlake.datasets.model import Dataset
+from flowlake.datasets.modules import MODULE_SCORES
 from flowlake.datasets.ops import OPS
 from flowlake.datasets.quality import QUALITY
 from flowlake.datasets.raw import RAW
 from flowlake.datasets.signals import SIGNALS, TRIALS
 from flowlake.datasets.volatility import VOLATILITY
 
-DATASETS: dict[str, Dataset] = {ds.name: ds for ds in (*RAW, *CURATED, *FACTORS, *VOLATILITY, *SIGNALS, *QUALITY, *OPS)}
+DATASETS: dict[str, Dataset] = {
+    ds.name: ds for ds in (*RAW, *CURATED, *FACTORS, *VOLATILITY, MODULE_SCORES, *SIGNALS, *QUALITY, *OPS)
+}
 
 RUN_KEYED: tuple[Dataset, ...] = (*OPS, TRIALS)
 """Records of runs: one file per run instead of one per session."""

@@ -12,9 +12,11 @@ from flowlake.datasets.model import UTC_NS, Inputs, Output
 from flowlake.datasets.volatility import EXPOSURES
 from flowlake.factors.exposures import by_strike, exposure_factors, gamma_total, latest_positions, valued
 from flowlake.factors.flows import contract_flows, flow_factors, print_factors, sweep_factors
+from flowlake.factors.mispricing import mispricing_factors
 from flowlake.factors.positions import open_interest_increases, open_interest_totals, open_positions
 from flowlake.factors.prices import present
 from flowlake.factors.reasons import daily_reasons
+from flowlake.factors.skews import skew_factors, surface_factors
 from flowlake.factors.smiles import smiles, volatility_factors
 
 CLOSE_WINDOW = timedelta(minutes=30)
@@ -24,8 +26,9 @@ CLOSE_WINDOW = timedelta(minutes=30)
 def daily_factors(inputs: Inputs, session: date) -> Output:
     """One row per underlying of the session's contract master.
 
-    Reads `contracts` and `option_iv`, and whatever exists of `option_trades`, `option_bars_1d`, `option_bars_1m`, `equity_bars_1d`,
-    `equity_bars_1m`, `corporate_actions` and `open_interest` (this session and the one before).
+    Reads `contracts` and `option_iv`, and whatever exists of `iv_surface`, `option_trades`, `option_bars_1d`, `option_bars_1m`,
+    `option_quotes_eod`, `rates`, `equity_bars_1d`, `equity_bars_1m`, `corporate_actions` and `open_interest` (this session and the
+    one before).
     """
     contracts = inputs["contracts"].sort("contract")
     terms = contracts.select("contract", "expires_utc", "multiplier", "is_adjusted")
@@ -44,6 +47,9 @@ def daily_factors(inputs: Inputs, session: date) -> Output:
         print_factors(inputs),
         _stock_volumes(inputs),
         volatility_factors(all_smiles),
+        skew_factors(implied, spots, latest, inputs, session),
+        surface_factors(inputs),
+        mispricing_factors(implied, spots, inputs, session),
         open_interest_totals(positions),
         exposure_factors(held, session),
         gamma_total(valued(traded, spots, contracts, implied, all_smiles), "gamma_traded_usd"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 
 import numpy as np
@@ -9,9 +10,13 @@ import polars as pl
 
 from flowlake.core import sessions
 from flowlake.core.arrays import Float
+from flowlake.datasets.curated import EQUITY_BARS_1D
 from flowlake.datasets.factors import (
+    CLOSE_SESSIONS,
     FACTOR_PANEL,
+    HAR_MIN_RETURNS,
     HISTORY_SESSIONS,
+    IV_CHANGE_SESSIONS,
     MIN_HISTORY,
     PASSED_THROUGH,
     REALIZED_RETURNS,
@@ -20,9 +25,13 @@ from flowlake.datasets.factors import (
 )
 from flowlake.datasets.model import SESSION, Inputs, Output
 from flowlake.factors import robust
+from flowlake.factors.forecasts import har_forecast
 from flowlake.factors.prices import present
 from flowlake.factors.reasons import not_available
 from flowlake.quant import realized
+
+# Opens, highs, lows, closes and a length to a volatility per bar, of the window of that length that ends there.
+_Rolling = Callable[[Float, Float, Float, Float, int], Float]
 
 
 def factor_panel(inputs: Inputs, session: date) -> Output:
@@ -49,8 +58,18 @@ def factor_panel(inputs: Inputs, session: date) -> Output:
         pl.when(pl.col("option_volume") > 0)
         .then(pl.col("open_interest_change") / pl.col("option_volume"))
         .alias("oi_change_ratio"),
-    ).with_columns(_price_columns(today["underlying"], daily, inputs, session))
-    rows = rows.with_columns((pl.col("atm_iv_30d") - pl.col("realized_vol_20d")).alias("iv_minus_rv"))
+    )
+    rows = rows.with_columns(_price_columns(today["underlying"], daily, inputs, session))
+    rows = rows.with_columns(_range_columns(today["underlying"], inputs, session))
+    rows = rows.with_columns(
+        (pl.col("atm_iv_30d") - pl.col(other)).alias(name)
+        for name, other in (
+            ("iv_minus_rv", "realized_vol_20d"),
+            ("iv_minus_rv_yz", "realized_vol_yz_20d"),
+            ("iv_minus_har", "har_forecast_21d"),
+        )
+    )
+    rows = rows.with_columns(_change_columns(rows, daily, session))
     rows = rows.with_columns(_history_columns(rows, past))
     own = not_available(_reasons(session))
     listed = pl.concat_list("not_available", own).list.sort().alias("not_available")
@@ -74,17 +93,59 @@ def _repeated(days: pl.Series) -> list[pl.Expr]:
 
 
 def _price_columns(underlyings: pl.Series, daily: pl.DataFrame, inputs: Inputs, session: date) -> list[pl.Series]:
-    """`log_return` and `realized_vol_20d` of the closes of the last sessions of the calendar, without gaps."""
-    window = sessions.sessions_between(session - timedelta(days=3 * REALIZED_RETURNS), session)[-(REALIZED_RETURNS + 1) :]
-    closes = _matrix(underlyings, _closes(daily, inputs), "close", window)
-    returns = np.full(underlyings.len(), np.nan)
-    if len(window) > 1:
-        both = np.isfinite(closes[:, -1]) & np.isfinite(closes[:, -2])
-        ratio = np.divide(closes[:, -1], closes[:, -2], out=np.ones(underlyings.len()), where=both)
-        returns = np.where(both, np.log(ratio), np.nan)
-    full = len(window) == REALIZED_RETURNS + 1
-    vols = [realized.close_to_close(line, line, line, line) if full and np.isfinite(line).all() else np.nan for line in closes]
-    return [_column("log_return", returns), _column("realized_vol_20d", np.array(vols, dtype=np.float64))]
+    """`log_return`, `realized_vol_20d` and `har_forecast_21d` of the closes of the last sessions of the calendar, without gaps."""
+    closes = session_matrices(underlyings, _closes(daily, inputs), ["close"], _window(session, CLOSE_SESSIONS))["close"]
+    both = np.isfinite(closes[:, 1:]) & np.isfinite(closes[:, :-1])
+    ratios = np.divide(closes[:, 1:], closes[:, :-1], out=np.ones(both.shape), where=both)
+    returns = np.where(both, np.log(ratios), np.nan)
+    last = closes[:, -(REALIZED_RETURNS + 1) :]
+    return [
+        _column("log_return", returns[:, -1]),
+        _column("realized_vol_20d", _of_windows(realized.rolling_close_to_close, last, last, last, last)),
+        _column("har_forecast_21d", har_forecast(returns)),
+    ]
+
+
+def _range_columns(underlyings: pl.Series, inputs: Inputs, session: date) -> list[pl.Series]:
+    """Realised volatilities that need open, high and low, so daily stock bars; Yang and Zhang's the close before them too."""
+    window = _window(session, REALIZED_RETURNS + 1)
+    bars = present(inputs, "equity_bars_1d")
+    if bars is None:
+        bars = EQUITY_BARS_1D.empty()
+    prices = session_matrices(underlyings, bars, ["open", "high", "low", "close"], window)
+    with_gap = [prices[name] for name in ("open", "high", "low", "close")]
+    without = [lines[:, 1:] for lines in with_gap]
+    return [
+        _column("realized_vol_yz_20d", _of_windows(realized.rolling_yang_zhang, *with_gap)),
+        _column("realized_vol_parkinson_20d", _of_windows(realized.rolling_parkinson, *without)),
+        _column("realized_vol_garman_klass_20d", _of_windows(realized.rolling_garman_klass, *without)),
+    ]
+
+
+def _of_windows(rolling: _Rolling, open: Float, high: Float, low: Float, close: Float) -> Float:
+    """One volatility per row: the rows one behind the other, and of the windows over them those that are a row."""
+    length = open.shape[1]
+    return rolling(open.ravel(), high.ravel(), low.ravel(), close.ravel(), length)[length - 1 :: length]
+
+
+def _window(session: date, count: int) -> list[date | None]:
+    """The last `count` sessions up to `session`; None for those before the calendar begins."""
+    known = sessions.sessions_between(session - timedelta(days=2 * count + 10), session)[-count:]
+    return [*[None] * (count - len(known)), *known]
+
+
+def _change_columns(rows: pl.DataFrame, daily: pl.DataFrame, session: date) -> list[pl.Series]:
+    """Today's values against those of one earlier session."""
+    window = _window(session, IV_CHANGE_SESSIONS + 1)
+    then = session_matrices(rows["underlying"], daily, ["atm_call_iv_30d", "atm_put_iv_30d"], window[:1])
+    implied = session_matrices(rows["underlying"], daily, ["implied_move_1d"], window[-2:-1])
+    move = implied["implied_move_1d"][:, 0]
+    ratio = np.divide(np.abs(_values(rows, "log_return")), move, out=np.full(move.shape, np.nan), where=move > 0.0)
+    changes = [
+        _column(f"{side}_iv_change_21s", _values(rows, f"atm_{side}_iv_30d") - then[f"atm_{side}_iv_30d"][:, 0])
+        for side in ("call", "put")
+    ]
+    return [*changes, _column("realized_over_implied_move", ratio)]
 
 
 def _closes(daily: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
@@ -99,26 +160,30 @@ def _closes(daily: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
 
 def _history_columns(rows: pl.DataFrame, past: pl.DataFrame) -> list[pl.Series]:
     window = past[SESSION].unique().sort().to_list()
-    underlyings = rows["underlying"]
-    columns = []
-    for scored in SCORED:
-        history = _matrix(underlyings, past, scored.name, window)
-        columns.append(_column(scored.column, robust.score(scored, _values(rows, scored.name), history)))
-    volatility = _matrix(underlyings, past, "atm_iv_30d", window)
-    columns.append(_column("atm_iv_30d_percentile", robust.share_below(_values(rows, "atm_iv_30d"), volatility)))
+    history = session_matrices(rows["underlying"], past, [scored.name for scored in SCORED], window)
+    columns = [_column(scored.column, robust.score(scored, _values(rows, scored.name), history[scored.name])) for scored in SCORED]
+    columns.append(_column("atm_iv_30d_percentile", robust.share_below(_values(rows, "atm_iv_30d"), history["atm_iv_30d"])))
     counts = past.group_by("underlying").agg(pl.len().cast(pl.Int64).alias("history_sessions"))
     count = rows.select("underlying").join(counts, on="underlying", how="left", maintain_order="left")
     return [*columns, count["history_sessions"].fill_null(0)]
 
 
-def _matrix(underlyings: pl.Series, long: pl.DataFrame, value: str, window: list[date]) -> Float:
-    """`value` as underlyings x sessions of `window`; NaN where there is none."""
-    out = np.full((underlyings.len(), len(window)), np.nan)
+def session_matrices(
+    underlyings: pl.Series, long: pl.DataFrame, names: Sequence[str], window: Sequence[date | None]
+) -> dict[str, Float]:
+    """Each named column of `long` as underlyings x sessions of `window`; NaN where there is no value.
+
+    `long` has a row per underlying and session, in any order; other underlyings and sessions are passed over.
+    """
     row = pl.DataFrame({"underlying": underlyings, "row": np.arange(underlyings.len())})
     column = pl.DataFrame({SESSION: window, "column": np.arange(len(window))}, schema_overrides={SESSION: pl.Date()})
-    cells = long.join(row, on="underlying").join(column, on=SESSION).filter(pl.col(value).is_not_null())
-    out[cells["row"].to_numpy(), cells["column"].to_numpy()] = cells[value].cast(pl.Float64).to_numpy()
-    return out
+    cells = long.select("underlying", SESSION, *names).join(row, on="underlying").join(column, on=SESSION)
+    places = cells["row"].to_numpy(), cells["column"].to_numpy()
+    matrices = {}
+    for name in names:
+        matrices[name] = np.full((underlyings.len(), len(window)), np.nan)
+        matrices[name][places] = _values(cells, name)
+    return matrices
 
 
 def _values(rows: pl.DataFrame, name: str) -> Float:
@@ -131,10 +196,22 @@ def _column(name: str, values: Float) -> pl.Series:
 
 def _reasons(session: date) -> dict[str, str | pl.Expr]:
     closes = f"fewer than {REALIZED_RETURNS + 1} consecutive closes"
+    bars = "fewer than {} consecutive daily stock bars"
     reasons: dict[str, str | pl.Expr] = {
         "log_return": f"no close on {session} or on the session before",
         "realized_vol_20d": closes,
         "iv_minus_rv": "atm_iv_30d or realized_vol_20d is null",
+        "realized_vol_yz_20d": bars.format(REALIZED_RETURNS + 1),
+        "realized_vol_parkinson_20d": bars.format(REALIZED_RETURNS),
+        "realized_vol_garman_klass_20d": bars.format(REALIZED_RETURNS),
+        "iv_minus_rv_yz": "atm_iv_30d or realized_vol_yz_20d is null",
+        "har_forecast_21d": f"fewer than {HAR_MIN_RETURNS} daily returns without a gap",
+        "iv_minus_har": "atm_iv_30d or har_forecast_21d is null",
+        **{
+            f"{side}_iv_change_21s": f"atm_{side}_iv_30d of this session or of {IV_CHANGE_SESSIONS} sessions before is not there"
+            for side in ("call", "put")
+        },
+        "realized_over_implied_move": "log_return is null, or the session before has no implied_move_1d",
         "open_interest_change": "open interest of both sessions is not there",
         "oi_change_ratio": "open_interest_change is null, or nothing traded",
         **{name: f"{source} of this session or of the session before is not there" for name, source in REPEATED.items()},

@@ -44,18 +44,23 @@ def open_positions(inputs: Inputs, session: date) -> pl.DataFrame:
         .sort("underlying", "which", "source", "contract", "session", descending=[False, False, False, False, True])
         .unique(["which", "source", "contract"], keep="first", maintain_order=True)
     )
-    source = (
-        open_after.group_by("underlying", "which", "source")
-        .len("reports")
-        .sort("underlying", "which", "reports", "source", descending=[False, False, True, False])
-        .unique(["underlying", "which"], keep="first", maintain_order=True)
-    )
     return (
-        open_after.join(source, on=["underlying", "which", "source"])
+        one_source(open_after, "underlying", "which")
         .rename({"open_interest_close": "open_interest"})
         .select(_POSITION.keys())
         .sort("which", "contract")
     )
+
+
+def one_source(rows: pl.DataFrame, *group: str) -> pl.DataFrame:
+    """Of each group the rows of the `source` with the most of them; of equals the first by name. In no order."""
+    most = (
+        rows.group_by(*group, "source")
+        .len("rows_of_source")
+        .sort(*group, "rows_of_source", "source", descending=[*(False for _ in group), True, False])
+        .unique(list(group), keep="first", maintain_order=True)
+    )
+    return rows.join(most.select(*group, "source"), on=[*group, "source"])
 
 
 def open_interest_totals(positions: pl.DataFrame) -> pl.DataFrame:

@@ -13,6 +13,9 @@ _FLOW = ("option_trades", "option_bars_1d", "option_bars_1m")
 _STOCK = ("equity_bars_1d", "equity_bars_1m")
 _OPEN_INTEREST = ("open_interest",)
 _TRADES = ("option_trades",)
+_SURFACE = ("iv_surface",)
+_QUOTES = ("option_quotes_eod",)
+_RATES = ("rates",)
 
 _NO_RISE = (
     "open interest of both sessions is not there, a split or change of symbol lies between them, or a traded contract has no spot"
@@ -46,6 +49,20 @@ _DAILY: Mapping[str, tuple[tuple[str, ...], str]] = {
     "contracts_traded": (_FLOW, "no volume"),
     "atm_iv_30d": ((), "no smiles around 30 days"),
     "skew_25d": ((), "no smiles around 30 days that reach 25 delta on both sides"),
+    "call_put_iv_spread": (_OPEN_INTEREST, "no rates, or fewer than 3 pairs with open interest, volatilities and a spot"),
+    "smirk": ((), "no expiry of 10 to 60 days with a volatility of a put below and of a call at the spot"),
+    "atm_call_iv_30d": (_RATES, "no calls around the forward at 30 days"),
+    "atm_put_iv_30d": (_RATES, "no puts around the forward at 30 days"),
+    "term_slope": (_SURFACE, "the surface lacks atm_iv at 30 or at 90 days"),
+    "butterfly_25d_30d": (_SURFACE, "the surface lacks it at 30 days"),
+    "skew_10d_30d": (_SURFACE, "the surface lacks it at 30 days"),
+    "implied_move_1d": (_SURFACE, "the surface lacks atm_iv at 7, 14 and 30 days"),
+    "surface_residual": (_SURFACE, "the surface lacks atm_iv at 30 days"),
+    "parity_violation_bps": (_QUOTES, "no rates, no pair of one strike with sound quotes, no forward, or no spot but parity's"),
+    "vertical_violation_bps": (_QUOTES, "no spot, or no expiry with 3 sound quotes of one right"),
+    "butterfly_violation_bps": (_QUOTES, "no spot, or no expiry with 3 sound quotes of one right"),
+    "calendar_violation_bps": (_QUOTES, "no spot, no two expiries with sound quotes to compare, or, of European ones, no rates"),
+    "violations": (_QUOTES, "no sound quotes that can be compared"),
     "gamma_exposure_usd": (_OPEN_INTEREST, "no open interest, no spot, or no smile for half of it"),
     "vanna_exposure_usd": (_OPEN_INTEREST, "gamma_exposure_usd is null"),
     "charm_exposure_usd": (_OPEN_INTEREST, "gamma_exposure_usd is null"),

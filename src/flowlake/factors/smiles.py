@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,16 @@ from flowlake.quant import surface
 ATM_WINDOW = 0.15
 """Contracts further than this from the forward, in log-strike, say nothing about the volatility at it."""
 TARGET_YEARS = TARGET_DAYS / DAYS_PER_YEAR
+
+
+class Dated(Protocol):
+    """What has a time to expiry, in years from the close."""
+
+    @property
+    def years(self) -> float: ...
+
+
+AnyDated = TypeVar("AnyDated", bound=Dated)
 
 
 @dataclass(frozen=True)
@@ -69,14 +80,16 @@ def volatility_factors(all_smiles: list[Smile]) -> pl.DataFrame:
         if low <= smile.years <= high:
             by_underlying.setdefault(smile.underlying, []).append(smile)
     rows = [
-        (underlying, constant_maturity(group, _at_the_money, _in_variance), constant_maturity(group, _skew, _in_time))
+        (underlying, constant_maturity(group, _at_the_money, in_variance), constant_maturity(group, _skew, _in_time))
         for underlying, group in by_underlying.items()
     ]
     schema = {"underlying": pl.String(), "atm_iv_30d": pl.Float64(), "skew_25d": pl.Float64()}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def constant_maturity(group: list[Smile], read: Callable[[Smile], float], between: Callable[[Float, Float], float]) -> float | None:
+def constant_maturity(
+    group: Sequence[AnyDated], read: Callable[[AnyDated], float], between: Callable[[Float, Float], float]
+) -> float | None:
     """What `read` gives at `TARGET_DAYS`: `between` the two expiries around it that have a value, else of the nearest.
 
     `group` is in order of expiry. The nearest counts only within `NEAREST_DAYS`; else None.
@@ -92,12 +105,12 @@ def constant_maturity(group: list[Smile], read: Callable[[Smile], float], betwee
     return one[1]
 
 
-def _first_value(candidates: Iterable[Smile], read: Callable[[Smile], float]) -> tuple[float, float] | None:
-    """Years and value of the first smile that has one."""
-    for smile in candidates:
-        value = read(smile)
+def _first_value(candidates: Iterable[AnyDated], read: Callable[[AnyDated], float]) -> tuple[float, float] | None:
+    """Years and value of the first that has one."""
+    for candidate in candidates:
+        value = read(candidate)
         if math.isfinite(value):
-            return smile.years, value
+            return candidate.years, value
     return None
 
 
@@ -110,7 +123,8 @@ def _skew(smile: Smile) -> float:
     return -surface.risk_reversal(smile.log_moneyness, smile.vol, smile.years, 0.25)
 
 
-def _in_variance(years: Float, values: Float) -> float:
+def in_variance(years: Float, values: Float) -> float:
+    """Linear in total variance between two expiries, at the constant maturity."""
     return float(surface.interpolate(years, values, TARGET_YEARS))
 
 

@@ -48,6 +48,11 @@ def with_spots(priced: pl.DataFrame, parity: pl.DataFrame, inputs: Inputs, sessi
     return spotted.drop(list(_SOURCES)).sort("contract")
 
 
+def stood_at_close(session: date) -> pl.Expr:
+    """Quotes of the last minute: the close is their spot, nearer than the minute bar that ended before them."""
+    return pl.col("ts_utc") >= pl.lit(sessions.close_utc(session) - AT_CLOSE, dtype=UTC_NS)
+
+
 def minute_closes(inputs: Inputs) -> pl.DataFrame:
     """`underlying`, `ts_utc` (the end of the minute), `level`."""
     bars = present(inputs, "equity_bars_1m")

@@ -7,6 +7,7 @@ from functools import cache
 
 from flowlake.core.errors import UsageError
 from flowlake.datasets.factors import CLOSE_SESSIONS, HISTORY_SESSIONS
+from flowlake.datasets.modules import MODULE_SESSIONS
 from flowlake.datasets.raw import RAW
 from flowlake.datasets.volatility import RANK_SESSIONS
 from flowlake.pipeline.step import Read, Stage, Step
@@ -85,7 +86,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "option_iv",
         Stage.FACTORS,
-        2,
+        3,
         "flowlake.factors.option_iv:option_iv",
         (
             _CONTRACTS,
@@ -112,14 +113,17 @@ STEPS: tuple[Step, ...] = (
     Step(
         "daily_factors",
         Stage.FACTORS,
-        2,
+        3,
         "flowlake.factors.daily:daily_factors",
         (
             Read("option_iv", required=True),
             _CONTRACTS,
+            Read("iv_surface"),
             Read("option_trades"),
             Read("option_bars_1m"),
             Read("option_bars_1d"),
+            Read("option_quotes_eod"),
+            Read("rates"),
             Read("equity_bars_1m"),
             Read("equity_bars_1d"),
             Read("open_interest", sessions=2, adjust=True),
@@ -130,7 +134,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "factor_panel",
         Stage.HISTORY,
-        1,
+        2,
         "flowlake.factors.panel:factor_panel",
         (
             Read("daily_factors", sessions=HISTORY_SESSIONS, required=True, adjust=True),
@@ -146,6 +150,15 @@ STEPS: tuple[Step, ...] = (
         "flowlake.factors.ranks:iv_ranks",
         (Read("iv_surface", sessions=RANK_SESSIONS, required=True),),
         ("iv_ranks",),
+        vintage=True,
+    ),
+    Step(
+        "module_scores",
+        Stage.HISTORY,
+        1,
+        "flowlake.factors.modules:module_scores",
+        (Read("factor_panel", sessions=MODULE_SESSIONS, required=True, adjust=True), Read("iv_ranks")),
+        ("module_scores",),
         vintage=True,
     ),
     Step(
