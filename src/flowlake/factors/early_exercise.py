@@ -112,6 +112,12 @@ def residual_yields(forward: Float, spot: Float, years: Float, rate: Float, divi
     return np.where(np.abs(found) < LEAST_YIELD, 0.0, found)
 
 
+def european_vols(rows: pl.DataFrame) -> Float:
+    """Every contract's volatility by Black's formula on its forward; NaN where there is none."""
+    price, forward, strike, years, discount = (array(rows, name) for name in ("price", "forward", "strike", "years", "discount"))
+    return np.asarray(european.implied_vol(price, forward, strike, years, rights(rows), discount))
+
+
 def european_solution(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
     """Every contract by Black's formula on its forward; sensitivities are to the spot, without one to the discounted forward."""
     price, spot, forward, strike, years, discount = (
@@ -127,6 +133,8 @@ def european_solution(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
 
 def american_solution(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
     """Every contract as one that may be exercised early."""
+    if rows.is_empty():
+        return _american_part(rows, schedule)
     return Solution(
         *(
             np.concatenate(parts)
@@ -150,12 +158,12 @@ def _american_part(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
     return Solution(found.iv, found.delta, found.gamma, found.vega, found.theta, reason)
 
 
-def merged(first: Solution, second: Solution, where: Bool) -> Solution:
-    """`first`, with `second` in its rows `where`."""
+def merged(where: Bool, first: Solution, second: Solution) -> Solution:
+    """`first` in the rows `where`, `second` in the others, each in its order."""
     columns = []
     for a, b in zip(first, second, strict=True):
-        column = np.array(a, dtype=np.float64)
-        column[where] = b
+        column = np.empty(where.size)
+        column[where], column[~where] = a, b
         columns.append(column)
     return Solution(*columns)
 

@@ -97,7 +97,7 @@ def _without_early_exercise(spotted: pl.DataFrame, pairs: pl.DataFrame, schedule
     rows = _with_forward(spotted, pairs, premiums)
     if (rows["exercise"] == "american").any():
         for _ in range(EXERCISE_ROUNDS):
-            premiums = early_exercise.exercise_premiums(rows, early_exercise.european_solution(rows, schedule).iv, schedule)
+            premiums = early_exercise.exercise_premiums(rows, early_exercise.european_vols(rows), schedule)
             rows = _with_forward(spotted, pairs, premiums)
     return rows
 
@@ -145,11 +145,13 @@ def _parity_forwards(quotes: pl.DataFrame, premiums: pl.DataFrame) -> pl.DataFra
 
 def _solved(rows: pl.DataFrame, schedule: pl.DataFrame) -> pl.DataFrame:
     """Adds `iv`, the greeks and `reason`, the number of `ImpliedVolReason`."""
-    found = early_exercise.european_solution(rows, schedule)
     # Without a spot there is nothing to compare exercise with: Black's formula stands.
-    may_exercise = ((rows["exercise"] == "american") & rows["spot"].is_not_null() & (rows["years"] > 0)).to_numpy()
-    if may_exercise.any():
-        found = early_exercise.merged(found, early_exercise.american_solution(rows.filter(may_exercise), schedule), may_exercise)
+    early = ((rows["exercise"] == "american") & rows["spot"].is_not_null() & (rows["years"] > 0)).to_numpy()
+    found = early_exercise.merged(
+        early,
+        early_exercise.american_solution(rows.filter(early), schedule),
+        early_exercise.european_solution(rows.filter(~early), schedule),
+    )
     columns = (pl.Series(name, getattr(found, name)).fill_nan(None) for name in ("iv", *_GREEKS))
     return rows.with_columns(pl.Series("reason", found.reason).cast(pl.Int8), *columns)
 
