@@ -45,6 +45,11 @@ SHOWN_SESSIONS = 5
 READY_SECONDS = 180.0
 STOP_SECONDS = 10.0
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+LOCK_SECONDS = 60
+"""How long a process waits for another one's write to the SQLite file; by default 5 s, which a busy machine outlasts."""
+REFUSED_SECONDS = 30.0
+"""How long a request that may be repeated is: SQLite refuses at once a write that began with a read before another's write."""
+REPEATABLE = frozenset({"GET", "PATCH", "PUT"})
 
 
 class AirflowError(FlowlakeError):
@@ -71,15 +76,19 @@ class LocalAirflow:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
         data = None if body is None else json.dumps(body).encode()
         asked = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
-        try:
-            with urllib.request.urlopen(asked, timeout=60) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:500]
-            raise AirflowError(f"{method} {path}: {error.code} {said}", f"see the logs in {self.home}") from None
-        except (OSError, TimeoutError) as error:
-            raise AirflowError(f"{method} {path}: {error}", f"see the logs in {self.home}") from None
-        return json.loads(text) if text else None
+        until = time.monotonic() + REFUSED_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(asked, timeout=60 + LOCK_SECONDS) as answer:
+                    text = answer.read()
+                return json.loads(text) if text else None
+            except urllib.error.HTTPError as error:
+                said = error.read().decode(errors="replace")[:500]
+                if error.code < 500 or method not in REPEATABLE or time.monotonic() > until:
+                    raise AirflowError(f"{method} {path}: {error.code} {said}", f"see the logs in {self.home}") from None
+            except (OSError, TimeoutError) as error:
+                raise AirflowError(f"{method} {path}: {error}", f"see the logs in {self.home}") from None
+            time.sleep(1.0)
 
     def answers(self) -> bool:
         """Whether tasks that start now can report."""
@@ -185,7 +194,8 @@ def _environment(home: Path, dags: Path, port: int, parallelism: int, variables:
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "PYTHONWARNINGS": "ignore",
     }
-    return dict(os.environ) | told | dict(variables)
+    database = {DATABASE: f"sqlite:///{home}/airflow.db?timeout={LOCK_SECONDS}"}
+    return database | dict(os.environ) | told | dict(variables)
 
 
 def _fernet_key() -> str:
@@ -216,7 +226,7 @@ def _free_port(wanted: int) -> int:
 def _migrate(environment: Mapping[str, str], home: Path) -> None:
     """Make or bring up to date the metadata database. One in SQLite that was never finished is made anew."""
     done, log = home / "migrated", home / "migrate.log"
-    if not done.exists() and DATABASE not in environment:
+    if not done.exists() and environment[DATABASE].startswith("sqlite"):
         for left in home.glob("airflow.db*"):
             left.unlink()
     with log.open("wb") as out:
