@@ -250,6 +250,9 @@ def test_what_a_step_is_given_and_records_does_not_know_the_future(first: Built,
                     assert mine.equals(theirs), (step.name, read)
                     assert not mine.height or mine.get_column(SESSION).max() <= DAYS[t]
                     assert not mine.height or mine.get_column(KNOWN_AT).max() <= decision_time(DAYS[t])
+                    narrow = one.read(replace(wanted, columns=read.columns))
+                    assert narrow is not None
+                    assert narrow.equals(mine.select([c for c in mine.columns if c in {*(read.columns or mine.columns), SESSION}]))
     assert compared > 100
     tomorrow = [
         reader(lake, DAYS[1 + max(futures)]).record(Slice(OPTION_BARS_1D, 99)) for lake in (first.lake, futures[max(futures)])

@@ -21,20 +21,21 @@ from flowlake.lake.index import Index
 from flowlake.lake.partitions import InputRecord, read_partition
 from flowlake.lake.store import Store
 
-Loader = Callable[[Dataset, date], pl.DataFrame]
+Loader = Callable[[Dataset, date, tuple[str, ...]], pl.DataFrame]
 
 
 @dataclass(frozen=True)
 class Slice:
     """A request: the newest `count` partitions of a dataset at or before session t, leaving out the newest `lag` sessions.
 
-    `adjust` brings rows of earlier sessions to the share basis of t.
+    `adjust` brings rows of earlier sessions to the share basis of t. `columns` are the ones wanted, all where none is named.
     """
 
     dataset: Dataset
     count: int = 1
     lag: int = 0
     adjust: bool = False
+    columns: tuple[str, ...] = ()
 
 
 class AsOfReader:
@@ -44,7 +45,7 @@ class AsOfReader:
         self._index = index
         self.session = session
         self.decision_utc = decision_time(session)
-        self._load = load or (lambda ds, day: read_partition(store, ds, day))
+        self._load = load or (lambda ds, day, columns: read_partition(store, ds, day, columns))
 
     def sessions(self, wanted: Slice) -> list[date]:
         """Partitions that the slice covers. A look-back of one means session t itself, not the newest that exists."""
@@ -69,7 +70,7 @@ class AsOfReader:
         days = self.sessions(wanted)
         if not days:
             return None
-        frame = pl.concat([self._known(wanted.dataset, day) for day in days])
+        frame = pl.concat([self._known(wanted.dataset, day, wanted.columns) for day in days])
         if wanted.adjust:
             frame = adjust_for_splits(frame, wanted.dataset, self._actions(days))
         return frame
@@ -83,13 +84,13 @@ class AsOfReader:
             return entry.lineage.data_hash
         return data_hash(self._known(ds, day).drop(SESSION))
 
-    def _known(self, ds: Dataset, day: date) -> pl.DataFrame:
+    def _known(self, ds: Dataset, day: date, columns: tuple[str, ...] = ()) -> pl.DataFrame:
         if day > self.session:
             raise LookAheadError(f"{ds.name} {day} lies after session {self.session}", "a step reads sessions up to its own")
-        frame = self._load(ds, day)
+        frame = self._load(ds, day, (*columns, KNOWN_AT) if columns else ())
         if frame.height and (frame.get_column(KNOWN_AT) > self.decision_utc).any():
-            return frame.filter(pl.col(KNOWN_AT) <= self.decision_utc)
-        return frame
+            frame = frame.filter(pl.col(KNOWN_AT) <= self.decision_utc)
+        return frame.drop(KNOWN_AT) if columns and KNOWN_AT not in columns else frame
 
     def _actions(self, days: list[date]) -> pl.DataFrame:
         frame = self._known(CORPORATE_ACTIONS, self.session) if self.knows_actions else CORPORATE_ACTIONS.empty()
@@ -123,7 +124,7 @@ def adjust_for_splits(frame: pl.DataFrame, ds: Dataset, actions: pl.DataFrame) -
     Events of one day act together, days in order: a class that takes over another's ticker is not mistaken for it. A split on
     the day of a change of symbol may be filed under either ticker.
     """
-    if "underlying" not in frame.columns or frame.is_empty():
+    if "underlying" not in (column.name for column in ds.columns) or frame.is_empty():
         return frame
     events = _carried_forward(actions)
     hit = (
@@ -147,11 +148,11 @@ def adjust_for_splits(frame: pl.DataFrame, ds: Dataset, actions: pl.DataFrame) -
         check_sortedness=False,
     ).drop("ex_date")
     joined = frame.join(factors, on=["underlying", SESSION], how="left", maintain_order="left")
-    by_contract = "contract" in frame.columns
+    by_contract = "contract" in (column.name for column in ds.columns)
     adjusted = [
         _adjusted(pl.col(c.name), c.adjust, by_contract or (c.adjust is Adjust.QUANTITY and c.dtype.is_integer())).cast(c.dtype)
         for c in ds.columns
-        if c.adjust is not None
+        if c.adjust is not None and c.name in frame.columns
     ]
     return joined.with_columns(*adjusted, pl.coalesce("later_underlying", "underlying").alias("underlying")).select(frame.columns)
 

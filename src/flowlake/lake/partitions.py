@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
@@ -100,10 +101,16 @@ def encode(ds: Dataset, frame: pl.DataFrame, metadata: dict[str, str] | None = N
     return buffer.getvalue()
 
 
-def decode(body: bytes, path: str) -> pl.DataFrame:
-    """The rows in the bytes of a partition; `path` names them in the StorageError that damaged bytes raise."""
+def decode(body: bytes, path: str, columns: Collection[str] = ()) -> pl.DataFrame:
+    """The rows in the bytes of a partition, those of `columns` that it has or else all.
+
+    `path` names them in the StorageError that damaged bytes raise.
+    """
     try:
-        return pl.read_parquet(io.BytesIO(body))
+        if not columns:
+            return pl.read_parquet(io.BytesIO(body))
+        held = pl.read_parquet_schema(io.BytesIO(body))
+        return pl.read_parquet(io.BytesIO(body), columns=[name for name in held if name in columns])
     except pl.exceptions.PolarsError as error:
         raise _damaged(path, error) from error
 
@@ -145,21 +152,23 @@ def lineage_in(body: bytes, path: str) -> Lineage:
     return Lineage.from_json(text.decode())
 
 
-def read_partition(store: Store, ds: Dataset, session: date) -> pl.DataFrame:
-    """All rows of one partition in the declared columns, with `session`.
+def read_partition(store: Store, ds: Dataset, session: date, columns: Collection[str] = ()) -> pl.DataFrame:
+    """All rows of one partition in the declared columns, or those of `columns`, with `session`.
 
     A partition written before a column was declared reads as null there, until its step rebuilds it.
     """
     path = partition_path(ds, session)
-    frame = declared(ds, decode(store.read(path), path).lazy())
+    frame = declared(ds, decode(store.read(path), path, columns).lazy(), columns)
     return frame.with_columns(pl.lit(session, dtype=pl.Date).alias(SESSION)).collect(engine="in-memory")
 
 
-def declared(ds: Dataset, frame: pl.LazyFrame) -> pl.LazyFrame:
-    """The declared columns of a partition file, null where the file is older than the column."""
+def declared(ds: Dataset, frame: pl.LazyFrame, columns: Collection[str] = ()) -> pl.LazyFrame:
+    """The declared columns of a partition file, or those of `columns`, null where the file is older than the column."""
     held = frame.collect_schema()
     return frame.select(
-        pl.col(name) if name in held else pl.lit(None, dtype=dtype).alias(name) for name, dtype in ds.polars_schema().items()
+        pl.col(name) if name in held else pl.lit(None, dtype=dtype).alias(name)
+        for name, dtype in ds.polars_schema().items()
+        if not columns or name in columns
     )
 
 

@@ -33,9 +33,9 @@ from flowlake.quality.audit import AuditResult, audit
 log = logging.getLogger("flowlake")
 
 LISTING = "bucket_listing"
-CACHE_ROWS = 5_000_000
-"""Rows of partitions that one process keeps for later steps; windows read the same partitions again and again."""
-CACHE_FRAME_ROWS = 500_000
+CACHE_BYTES = 1_000_000_000
+"""Of partitions that one process keeps for later steps; windows read the same partitions again and again."""
+CACHE_FRAME_BYTES = 100_000_000
 """A larger partition is a tape that one session reads; keeping it would push out the windows that every session reads."""
 REJECTED_SHARE = 0.01
 REJECTED_ROWS = 10
@@ -98,24 +98,25 @@ class Context:
         self.store: Store = store or open_store(settings.lake, settings.lake_access)
         self.index = Index(self.store)
         self.ingester = Ingester(settings)
-        self._cache: OrderedDict[tuple[str, date, str], pl.DataFrame] = OrderedDict()
-        self._cached_rows = 0
+        self._cache: OrderedDict[tuple[str, date, str, tuple[str, ...]], pl.DataFrame] = OrderedDict()
+        self._cached_bytes = 0
 
-    def load(self, ds: Dataset, day: date) -> pl.DataFrame:
-        """A partition, from memory where this process has read the same file before."""
+    def load(self, ds: Dataset, day: date, columns: tuple[str, ...] = ()) -> pl.DataFrame:
+        """A partition or some columns of it, from memory where this process has read the same of the same file before."""
         entry = self.index.get(ds, day)
-        key = (ds.name, day, entry.stamp if entry else "")
+        key = (ds.name, day, entry.stamp if entry else "", columns)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        frame = partitions.read_partition(self.store, ds, day)
-        if frame.height > CACHE_FRAME_ROWS:
+        frame = partitions.read_partition(self.store, ds, day, columns)
+        size = int(frame.estimated_size())
+        if size > CACHE_FRAME_BYTES:
             return frame
         self._cache[key] = frame
-        self._cached_rows += frame.height
-        while self._cached_rows > CACHE_ROWS and len(self._cache) > 1:
+        self._cached_bytes += size
+        while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
             _, dropped = self._cache.popitem(last=False)
-            self._cached_rows -= dropped.height
+            self._cached_bytes -= int(dropped.estimated_size())
         return frame
 
     def is_held(self, dataset: str, session: date) -> bool:
@@ -239,7 +240,7 @@ def _reader(task: Task, context: Context) -> AsOfReader:
 
 
 def _slice(read: Read) -> Slice:
-    return Slice(DATASETS[read.dataset], read.sessions, read.lag, read.adjust)
+    return Slice(DATASETS[read.dataset], read.sessions, read.lag, read.adjust, read.columns)
 
 
 def _gather(task: Task, reader: AsOfReader, is_held: Callable[[str], bool]) -> tuple[InputRecord, ...] | str:

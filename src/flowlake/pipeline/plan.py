@@ -9,7 +9,7 @@ from flowlake.core.errors import UsageError
 from flowlake.datasets.factors import CLOSE_SESSIONS, HISTORY_SESSIONS
 from flowlake.datasets.modules import MODULE_SESSIONS
 from flowlake.datasets.raw import RAW
-from flowlake.datasets.volatility import RANK_SESSIONS
+from flowlake.datasets.volatility import NODES, RANK_SESSIONS
 from flowlake.pipeline.step import Read, Stage, Step
 
 YEAR = 252
@@ -44,6 +44,14 @@ _RAW_TAPES = (
     "massive_stock_day",
 )
 _CONTRACTS = Read("contracts", required=True)
+_PRINTS = Read(
+    "option_trades",
+    columns=(
+        *("contract", "underlying", "ts_utc", "price", "size", "premium_usd", "in_volume", "sets_price", "may_be_signed"),
+        *("is_iso", "is_auction", "is_multi_leg", "is_stock_tied", "is_late", "is_cancelled"),
+    ),
+)
+"""The tape is the largest partition: only what factors look at."""
 
 STEPS: tuple[Step, ...] = (
     *(_ingest(ds.name) for ds in RAW),
@@ -90,7 +98,7 @@ STEPS: tuple[Step, ...] = (
         "flowlake.factors.option_iv:option_iv",
         (
             _CONTRACTS,
-            Read("option_trades"),
+            _PRINTS,
             Read("option_bars_1m"),
             Read("option_bars_1d"),
             Read("option_quotes_eod"),
@@ -119,7 +127,7 @@ STEPS: tuple[Step, ...] = (
             Read("option_iv", required=True),
             _CONTRACTS,
             Read("iv_surface"),
-            Read("option_trades"),
+            _PRINTS,
             Read("option_bars_1m"),
             Read("option_bars_1d"),
             Read("option_quotes_eod"),
@@ -148,7 +156,7 @@ STEPS: tuple[Step, ...] = (
         Stage.HISTORY,
         1,
         "flowlake.factors.ranks:iv_ranks",
-        (Read("iv_surface", sessions=RANK_SESSIONS, required=True),),
+        (Read("iv_surface", sessions=RANK_SESSIONS, required=True, columns=("underlying", "tenor_days", *NODES)),),
         ("iv_ranks",),
         vintage=True,
     ),

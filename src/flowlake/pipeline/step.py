@@ -36,6 +36,8 @@ class Read:
     lag: int = 0
     required: bool = False
     adjust: bool = False
+    columns: tuple[str, ...] = ()
+    """The columns that the step needs, where a partition is large; all of them where none is named."""
     waits_if_held: bool = False
     """While quarantine holds the input the step is blocked: without it the output would be wrong, not just thinner."""
 
