@@ -11,6 +11,7 @@ from flowlake.datasets.modules import MODULE_SESSIONS
 from flowlake.datasets.raw import RAW
 from flowlake.datasets.volatility import NODES, RANK_SESSIONS
 from flowlake.pipeline.step import Read, Stage, Step
+from flowlake.quality.activity import LOOKED_AT
 
 YEAR = 252
 TWO_YEARS = 504
@@ -27,11 +28,11 @@ def _curate(name: str, function: str, *reads: Read, any_of: tuple[str, ...] = ()
 
 
 _TICKERS = (
-    Read("massive_option_trades"),
-    Read("massive_option_minute"),
-    Read("massive_option_day"),
-    Read("massive_option_quotes"),
-    Read("open_interest_file"),
+    Read("massive_option_trades", columns=("ticker",)),
+    Read("massive_option_minute", columns=("ticker",)),
+    Read("massive_option_day", columns=("ticker",)),
+    Read("massive_option_quotes", columns=("ticker",)),
+    Read("open_interest_file", columns=("ticker",)),
     Read("cboe_snapshot"),
 )
 _TAPES = ("option_trades", "option_bars_1m", "option_bars_1d", "equity_bars_1m", "equity_bars_1d", "open_interest")
@@ -240,7 +241,7 @@ STEPS: tuple[Step, ...] = (
         Stage.CHECK,
         1,
         "flowlake.quality.activity:measure_activity",
-        tuple(Read(name) for name in (*_TAPES, *_RAW_TAPES)),
+        tuple(Read(name, columns=LOOKED_AT[name]) for name in (*_TAPES, *_RAW_TAPES)),
         ("activity",),
         any_of=(*_TAPES, *_RAW_TAPES),
     ),

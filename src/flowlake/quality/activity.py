@@ -31,6 +31,11 @@ class Source:
     by_underlying: bool = True
 
 
+def _columns(source: Source) -> tuple[str, ...]:
+    named = (source.amount, source.value, source.moment, "underlying" if source.by_underlying else None, *source.distinct)
+    return tuple(dict.fromkeys(name for name in named if name))
+
+
 _RAW_TRADE = ("ticker", "sip_timestamp", "price", "size", "exchange", "conditions")
 _RAW_BAR = ("ticker", "window_start", "open", "high", "low", "close", "volume")
 _BAR = ("open", "high", "low", "close", "volume")
@@ -51,6 +56,9 @@ SOURCES = (
     Source("massive_stock_day", "volume", "close", None, _RAW_BAR, by_underlying=False),
     Source("open_interest_file", "open_interest", "open_interest", None, ("ticker", "open_interest"), by_underlying=False),
 )
+
+LOOKED_AT: dict[str, tuple[str, ...]] = {source.dataset: _columns(source) for source in SOURCES}
+"""Of each dataset, the columns that are measured."""
 
 
 def measure_activity(inputs: Inputs, session: date) -> Output:
