@@ -3,7 +3,13 @@
     .venv/bin/python benchmarks/iv.py [options]
 
 Rivals: vanilla-option-pricers ("Let's Be Rational" of 2024 in numba, its scalar function in a compiled loop; `make bench` installs
-it), a QuantLib loop, and the usual Newton on SciPy. py_vollib_vectorized does not compile with today's numba.
+it), a QuantLib loop, and the usual Newton on SciPy. py_vollib_vectorized does not compile with today's numba; it is measured if
+`--rival-python` names the interpreter of an environment of its own, which runs it on the same contracts on the same core:
+
+    uv venv --python 3.11 rival
+    uv pip install --python rival/bin/python py_vollib_vectorized==0.1.1 py_vollib==1.0.1 py_lets_be_rational==1.0.1 \\
+        numba==0.58.1 numpy==1.26.4 "pandas<2.2" "setuptools<70"
+    .venv/bin/python benchmarks/iv.py --rival-python rival/bin/python
 
 Everything runs on the same contracts in the same process; each figure is the median of several runs, and the ratio is what matters:
 the absolute speeds are this machine's. Errors are the largest over contracts whose price, as a double, determines the volatility to
@@ -16,8 +22,11 @@ import argparse
 import math
 import os
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import QuantLib as ql  # noqa: N813 - the name its own documentation uses
@@ -93,22 +102,55 @@ def quantlib_greeks(price: Float, forward: Float, strike: Float, years: Float, r
         black.delta(s), black.gamma(s), black.vega(t), black.theta(s, t), black.rho(t)
 
 
+# Runs under the other interpreter: reads the market from a file, leaves volatilities and the median seconds of three runs there.
+VOLLIB = """
+import statistics, sys, time
+import numpy as np
+from py_vollib_vectorized import vectorized_implied_volatility_black as invert
+price, forward, strike, years, right, rate = np.load(sys.argv[1])
+flag = np.where(right > 0.0, "c", "p")
+work = lambda: invert(price, forward, strike, rate, years, flag, on_error="ignore", return_as="numpy")
+found, seconds = work(), []
+for _ in range(3):
+    start = time.process_time()
+    work()
+    seconds.append(time.process_time() - start)
+np.save(sys.argv[1], np.append(found, statistics.median(seconds)))
+"""
+
+
+def vollib(python: Path, market: tuple[Float, ...], rate: float) -> tuple[Float, float]:
+    """Volatilities of py_vollib_vectorized and its options per second; it inherits the core that this process is bound to."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "market.npy"
+        np.save(path, np.array([*market[:5], np.full(market[0].size, rate)]))
+        subprocess.run([str(python), "-W", "ignore", "-c", VOLLIB, str(path)], check=True)
+        found = np.load(path)
+    return found[:-1], market[0].size / float(found[-1])
+
+
 def median_seconds(work: Callable[[], object], runs: int) -> float:
     work()
     seconds = []
     for _ in range(runs):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return statistics.median(seconds)
 
 
 def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    parser = argparse.ArgumentParser(description="European implied volatility: ours against rivals, one core.")
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("Everything runs")[0], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("options", nargs="?", type=int, default=1_000_000, help="contracts (default: 1000000)")
-    count = max(parser.parse_args().options, LOOP)
+    parser.add_argument(
+        "--rival-python", type=Path, help="interpreter with py_vollib_vectorized, numba 0.58 and numpy 1.26; see above"
+    )
+    arguments = parser.parse_args()
+    count = max(arguments.options, LOOP)
     made = contracts(count)
     spot, strike, years, vol, right = made.values()
     rate, carry = 0.04, 0.01
@@ -131,6 +173,8 @@ def main() -> None:
         "SciPy, vectorised Newton": count / median_seconds(lambda: newton(*market), 1),
         "QuantLib, loop": LOOP / median_seconds(lambda: quantlib(*few), 3),
     }
+    if arguments.rival_python:
+        found["py_vollib_vectorized"], speed["py_vollib_vectorized"] = vollib(arguments.rival_python, market, rate)
     print(f"implied volatility, {count:,} contracts, {determined.mean():.3%} of them determined to 1e-12\n")
     print(f"{'':28}{'M/s':>8}{'ours is':>10}{'max error':>12}{'failures':>10}")
     for name, values in found.items():

@@ -134,3 +134,29 @@ def test_a_call_rises_with_the_stock_and_a_put_falls(
     # Up to the error of the grid, and by no more than the stock itself.
     assert (steps >= -2e-3).all()
     assert (steps <= np.diff(spot) + 2e-3).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    deviations=st.floats(-6.0, 6.0),
+    years=st.floats(1 / 8_760, 3.0),
+    vol=st.floats(0.05, 2.0),
+    right=rights,
+    rate=st.floats(-0.02, 0.1),
+    carry=st.floats(-0.02, 0.08),
+    paid=dividends,
+)
+def test_a_long_option_is_never_hurt_by_volatility_and_is_convex(
+    deviations: float, years: float, vol: float, right: int, rate: float, carry: float, paid: list[tuple[float, float]]
+) -> None:
+    times, amounts = [t for t, _ in paid], [v for _, v in paid]
+    # Around the boundary of exercise, which is where differences of grids cross zero.
+    strike = 100.0 * np.exp(np.clip(deviations * vol * math.sqrt(years), -3.0, 3.0) + np.linspace(-0.05, 0.05, 21))
+    found = american.greeks(100.0, strike, years, vol, right, rate, carry, times, amounts)
+    assert (found.vega >= 0.0).all()
+    assert (found.gamma >= 0.0).all()
+    price = american.price(100.0, strike, years, vol, right, rate, carry, times, amounts)
+    solved = american.implied_vol_greeks(price, 100.0, strike, years, right, rate, carry, times, amounts)
+    known = np.isfinite(solved.iv)
+    assert (solved.vega[known] >= 0.0).all()
+    assert (solved.gamma[known] >= 0.0).all()

@@ -217,7 +217,7 @@ def test_the_loops_over_nodes_are_vectorised() -> None:
     if platform.machine() not in packed:
         pytest.skip(f"the names of packed instructions on {platform.machine()} are not known to this test")
     operation, lanes = packed[platform.machine()]
-    compiled = njit(error_model="numpy")(cast(Any, _american.premiums).py_func)
+    compiled = njit(error_model="numpy")(cast(Any, _american.premiums))
     work, ahead = np.zeros(_american.WORKSPACE), np.zeros((3, 2))
     compiled(work, 100.0, 100.0, 0.5, 0.3, -1.0, 0.04, 0.0, ahead, 0, _american.ALWAYS, 40)
     (assembly,) = compiled.inspect_asm().values()

@@ -94,19 +94,20 @@ def _without_early_exercise(spotted: pl.DataFrame, pairs: pl.DataFrame, schedule
     That needs a volatility and a forward, so it is found by iteration: Black's formula on the plain forward comes first.
     """
     premiums = pl.DataFrame(schema=_PREMIUM)
-    rows = _with_forward(spotted, pairs, premiums)
+    quoted = _quoted_pairs(spotted.filter(pl.col("price_source") == "quote_mid"))
+    rows = _with_forward(spotted, quoted, pairs, premiums)
     if (rows["exercise"] == "american").any():
         for _ in range(EXERCISE_ROUNDS):
             premiums = early_exercise.exercise_premiums(rows, early_exercise.european_vols(rows), schedule)
-            rows = _with_forward(spotted, pairs, premiums)
+            rows = _with_forward(spotted, quoted, pairs, premiums)
     return rows
 
 
-def _with_forward(spotted: pl.DataFrame, pairs: pl.DataFrame, premiums: pl.DataFrame) -> pl.DataFrame:
+def _with_forward(spotted: pl.DataFrame, quoted: pl.DataFrame, pairs: pl.DataFrame, premiums: pl.DataFrame) -> pl.DataFrame:
     """Adds `forward` and `forward_source`; a spot that is still missing follows from the forward that the quotes imply."""
     is_quote = pl.col("price_source") == "quote_mid"
     rows = (
-        spotted.join(_parity_forwards(spotted.filter(is_quote), premiums), on=list(_EXPIRY), how="left")
+        spotted.join(_parity_forwards(quoted, premiums), on=list(_EXPIRY), how="left")
         .join(implied_carries(pairs, premiums), on=list(_EXPIRY), how="left")
         .with_columns(pl.when(is_quote).then(pl.col("parity")).alias("parity"))
     )
@@ -122,16 +123,22 @@ def _with_forward(spotted: pl.DataFrame, pairs: pl.DataFrame, premiums: pl.DataF
     ).drop("parity", "carry")
 
 
-def _parity_forwards(quotes: pl.DataFrame, premiums: pl.DataFrame) -> pl.DataFrame:
-    """`parity`: the forward of each root and expiry whose quotes give enough pairs."""
+def _quoted_pairs(quotes: pl.DataFrame) -> pl.DataFrame:
+    """Calls of the quotes with their puts: `price` of the call, `put`, `discount`, and `number`, that of the expiry."""
     key = [*_EXPIRY, "strike"]
     puts = quotes.filter(pl.col("right") == "P").select(*key, pl.col("price").alias("put"))
     calls = quotes.filter(pl.col("right") == "C").select(*key, "price", "discount")
-    pairs = with_premiums(calls.join(puts, on=key).sort(*key, "price", "put"), premiums)
-    expiries = pairs.select(_EXPIRY).unique(maintain_order=True).with_row_index("number")
-    numbers = pairs.join(expiries, on=list(_EXPIRY), how="left", maintain_order="left")["number"].cast(pl.Int64).to_numpy()
+    pairs = calls.join(puts, on=key).sort(*key, "price", "put")
+    begins = pl.any_horizontal(pl.col(name) != pl.col(name).shift() for name in _EXPIRY).fill_null(False)
+    return pairs.with_columns(begins.cum_sum().cast(pl.Int64).alias("number"))
+
+
+def _parity_forwards(quoted: pl.DataFrame, premiums: pl.DataFrame) -> pl.DataFrame:
+    """`parity`: the forward of each root and expiry whose quotes give enough pairs; `quoted` is `_quoted_pairs`."""
+    pairs = with_premiums(quoted, premiums)
+    expiries = pairs.select(*_EXPIRY, "number").unique("number", keep="first", maintain_order=True)
     found = implied_forwards(
-        numbers,
+        pairs["number"].to_numpy(),
         pairs["strike"],
         pairs["price"] - pairs["premium"],
         pairs["put"],

@@ -25,6 +25,7 @@ called and nowhere else.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +47,8 @@ from flowlake.quant._black import (
     normal_cdf,
     search_vol,
 )
-from flowlake.quant._compile import inlined, kernel
-from flowlake.quant._instructions import fma
+from flowlake.quant._compile import by_address, inlined, kernel, part
+from flowlake.quant._instructions import fma, number
 
 # Steps from today to the last time at which exercise is looked at. More of them where it is worth more, by the interest or yield up
 # to the expiry and by the dividends; the number does not depend on the volatility, in which the value has to be smooth.
@@ -71,6 +72,9 @@ B_ODD = 5 * ROW + MARGIN
 E_ODD = 6 * ROW + MARGIN
 PREMIUM = B_ODD
 WORKSPACE = 7 * ROW
+# From the row of A to those of B and E.
+B = ROW
+E = 2 * ROW
 
 # When early exercise can be worth something.
 NEVER = 0
@@ -81,6 +85,8 @@ LOWEST_VOL = 1e-4
 HIGHEST_VOL = 10.0
 # Beyond this the nodes would overflow.
 LARGEST_TOTAL_VOL = 30.0
+# A dividend nearer than this, in years, 30 microseconds, is taken to be as far: a step has to have a length.
+NEAREST = 1e-12
 # The part of the extrapolation that decides on exercise today.
 DECIDING = 0.75
 # A rate or yield times years beyond this has no meaning.
@@ -95,6 +101,9 @@ LAST_STEP = 1e-5
 LAST_ERROR = 1e-10
 # Rounding of a price, relative to the sizes of its legs.
 NOISE = 1e-13
+
+# What `premiums` is to the kernels that call it.
+Grid = Callable[[Float, float, float, float, float, float, float, float, Float, int, int, int], tuple[float, float]]
 
 
 @inlined
@@ -142,22 +151,35 @@ def close_edges(work: Float, row: int, u: float) -> None:
 
 
 @inlined
+def waited(work: Float, at: int, up: float, stay: float, down: float) -> float:
+    """What waiting for a step is worth on one node."""
+    return fma(up, work[at + 1], fma(stay, work[at], down * work[at - 1]))
+
+
+@inlined
 def roll(work: Float, source: int, to: int, up: float, stay: float, down: float, u: float) -> None:
-    """One step back without exercise."""
+    """A and E one step back without exercise."""
     for j in range(NODES):
-        work[to + j] = fma(up, work[source + j + 1], fma(stay, work[source + j], down * work[source + j - 1]))
+        work[to + j] = waited(work, source + j, up, stay, down)
+        work[to + E + j] = waited(work, source + E + j, up, stay, down)
     close_edges(work, to, u)
+    close_edges(work, to + E, u)
 
 
 @inlined
 def roll_exercised(
-    work: Float, source: int, to: int, up: float, stay: float, down: float, u: float, slope: float, level: float
+    work: Float, source: int, to: int, up: float, stay: float, down: float, u: float, slope: float, a: float, b: float
 ) -> None:
-    """One step back, and then the better of waiting and exercise for slope M + level."""
+    """A, B and E one step back, and then in A and B the better of waiting and exercise for slope M + a and slope M + b."""
     for j in range(NODES):
-        kept = fma(up, work[source + j + 1], fma(stay, work[source + j], down * work[source + j - 1]))
-        work[to + j] = max(kept, fma(slope, work[M + j], level))
+        kept_a = waited(work, source + j, up, stay, down)
+        kept_b = waited(work, source + B + j, up, stay, down)
+        work[to + j] = max(kept_a, fma(slope, work[M + j], a))
+        work[to + B + j] = max(kept_b, fma(slope, work[M + j], b))
+        work[to + E + j] = waited(work, source + E + j, up, stay, down)
     close_edges(work, to, u)
+    close_edges(work, to + B, u)
+    close_edges(work, to + E, u)
 
 
 @inlined
@@ -167,8 +189,12 @@ def copy(work: Float, source: int, to: int) -> None:
 
 
 @inlined
-def exercise(work: Float, row: int, slope: float, level: float, mends: bool) -> None:
-    """The better of waiting and exercise for slope M + level, mended for the kink between two nodes."""
+def exercise(work: Float, row: int, slope: float, level: float, reach: float, h: float) -> None:
+    """The better of waiting and exercise for slope M + level, mended for the kink between two nodes.
+
+    The mending makes sums right: there has to be a sum over nodes between here and today, `reach` in variance.
+    """
+    mends = reach > h * h / 6.0
     at = -1
     left = 0.0
     right = 0.0
@@ -193,7 +219,13 @@ def exercise(work: Float, row: int, slope: float, level: float, mends: bool) -> 
         work[row + at + 1] += right
 
 
-@kernel
+@inlined
+def mark_all(ahead: Float, count: int) -> None:
+    for m in range(count):
+        ahead[2, m] = 1.0
+
+
+@part
 def gather(
     times: Float, amounts: Float, row: int, strike: float, years: float, right: float, rate: float, dividend_yield: float,
     ahead: Float,
@@ -207,6 +239,7 @@ def gather(
         t, amount = times[row, m], amounts[row, m]
         if not (0.0 < t <= years and amount > 0.0):
             continue
+        t = min(max(t, NEAREST), years)
         n = count
         while n > 0 and ahead[0, n - 1] > t:
             ahead[0, n], ahead[1, n] = ahead[0, n - 1], ahead[1, n - 1]
@@ -221,10 +254,10 @@ def gather(
     interest = max(abs(rate), abs(dividend_yield)) * years
     steps = min(int(STEPS + STEPS_PER_DIVIDEND * count + STEPS_PER_INTEREST * interest), MOST_STEPS)
     if right < 0.0:
-        ahead[2, :count] = 1.0
+        mark_all(ahead, count)
         return count, NEVER if rate <= 0.0 <= dividend_yield else ALWAYS, steps
     if rate < 0.0 or dividend_yield > 0.0:
-        ahead[2, :count] = 1.0
+        mark_all(ahead, count)
         return count, ALWAYS, steps
     # Exercise gains a dividend, waiting up to just before the next one gains the interest on the strike.
     looked_at = 0
@@ -270,12 +303,20 @@ def discounted(forward: float, strike: float, s: float, right: float, discount: 
     return discount * (max(right * (forward - strike), 0.0) + out)
 
 
-@kernel
+# Compiled by `compiled_premiums`.
 def premiums(
     work: Float, spot: float, strike: float, years: float, vol: float, right: float, rate: float, dividend_yield: float,
     ahead: Float, count: int, when: int, steps: int,
 ) -> tuple[float, float]:  # fmt: skip
-    """The European value, and what early exercise adds; row PREMIUM has that also for the nodes beside today's."""
+    """The European value, and what early exercise adds; row PREMIUM has that also for the nodes beside today's.
+
+    Where exercise is never worth anything, PREMIUM is left as it is.
+    """
+    if when == NEVER:
+        forward = (spot - escrow(0.0, rate, ahead, count)) * math.exp((rate - dividend_yield) * years)
+        return discounted(forward, strike, vol * math.sqrt(years), right, math.exp(-rate * years)), 0.0
+    a_even, b_even, e_even = number(A_EVEN), number(B_EVEN), number(E_EVEN)
+    a_odd, b_odd, e_odd = number(A_ODD), number(B_ODD), number(E_ODD)
     held = spot - escrow(0.0, rate, ahead, count)
     carry = rate - dividend_yield
     waits = when == EX_DATES
@@ -304,7 +345,7 @@ def premiums(
     s = vol * math.sqrt(years - start)
     discount = math.exp(-rate * (years - start))
     growth = held * math.exp(carry * start)
-    to_a, to_e = (A_EVEN, E_EVEN) if waits else (A_ODD, E_ODD)
+    to_a, to_e = (a_even, e_even) if waits else (a_odd, e_odd)
     blacks(work, to_e, forward, strike, h, s, right, discount)
     if bonus > 0.0:
         certain = max(bonus - strike, 0.0)
@@ -314,11 +355,11 @@ def premiums(
     else:
         copy(work, to_e, to_a)
     if waits and m >= 0:
-        exercise(work, A_EVEN, growth, escrow(start, rate, ahead, count) + ahead[1, m] - strike, True)
+        exercise(work, a_even, growth, escrow(start, rate, ahead, count) + ahead[1, m] - strike, math.inf, h)
         m = preceding(ahead, m)
     set_aside = escrow(start, rate, ahead, count)
     if not waits:
-        copy(work, A_ODD, B_ODD)
+        copy(work, a_odd, b_odd)
         for j in range(NODES):
             work[A_ODD + j] = max(work[A_ODD + j], fma(right * growth, work[M + j], right * (set_aside - strike)))
 
@@ -337,41 +378,31 @@ def premiums(
         down = discount * p_down
         for pair in range(pairs):
             if waits:
-                roll(work, E_EVEN, E_ODD, up, stay, down, u)
                 roll(work, A_EVEN, A_ODD, up, stay, down, u)
-                roll(work, E_ODD, E_EVEN, up, stay, down, u)
                 roll(work, A_ODD, A_EVEN, up, stay, down, u)
                 continue
             if begun:
                 set_aside *= discount
                 growth *= back
-                roll(work, E_EVEN, E_ODD, up, stay, down, u)
-                roll(work, B_EVEN, B_ODD, up, stay, down, u)
-                roll_exercised(work, A_EVEN, A_ODD, up, stay, down, u, right * growth, right * (set_aside - strike))
+                level = right * (set_aside - strike)
+                roll_exercised(work, A_EVEN, A_ODD, up, stay, down, u, right * growth, level, -math.inf)
             begun = True
             set_aside *= discount
             growth *= back
-            slope, level = right * growth, right * (set_aside - strike)
-            roll(work, E_ODD, E_EVEN, up, stay, down, u)
-            if since == 0.0 and pair == pairs - 1:
-                roll(work, B_ODD, B_EVEN, up, stay, down, u)
-                roll(work, A_ODD, A_EVEN, up, stay, down, u)
-            else:
-                roll_exercised(work, B_ODD, B_EVEN, up, stay, down, u, slope, level)
-                roll_exercised(work, A_ODD, A_EVEN, up, stay, down, u, slope, level)
+            level = right * (set_aside - strike) if since > 0.0 or pair < pairs - 1 else -math.inf
+            roll_exercised(work, A_ODD, A_EVEN, up, stay, down, u, right * growth, level, level)
         if m >= 0:
-            # The correction for a kink makes sums right: there has to be a sum over nodes between here and today.
-            mends = vol * vol * since > h * h / 6.0
+            reach = vol * vol * since
             set_aside = escrow(since, rate, ahead, count) + ahead[1, m]
             if right > 0.0:
                 growth = held * math.exp(carry * since)
-                exercise(work, A_EVEN, growth, set_aside - strike, mends)
+                exercise(work, a_even, growth, set_aside - strike, reach, h)
                 if not waits:
-                    exercise(work, B_EVEN, growth, set_aside - strike, mends)
+                    exercise(work, b_even, growth, set_aside - strike, reach, h)
             m = preceding(ahead, m)
         until = since
     if waits:
-        copy(work, A_EVEN, B_EVEN)
+        copy(work, a_even, b_even)
     for j in range(CENTRE - 1, CENTRE + 2):
         waiting = 2.0 * work[A_EVEN + j] - work[B_EVEN + j]
         work[PREMIUM + j] = max(waiting, right * (held * work[M + j] + spot - held - strike)) - work[E_EVEN + j]
@@ -386,20 +417,14 @@ def premiums(
     return european, premium
 
 
-@kernel
-def value(
-    work: Float, spot: float, strike: float, years: float, vol: float, right: float, rate: float, dividend_yield: float,
-    ahead: Float, count: int, when: int, steps: int,
-) -> float:  # fmt: skip
-    """Premium of one option with sound inputs."""
-    if when == NEVER:
-        forward = (spot - escrow(0.0, rate, ahead, count)) * math.exp((rate - dividend_yield) * years)
-        return discounted(forward, strike, vol * math.sqrt(years), right, math.exp(-rate * years))
-    european, premium = premiums(work, spot, strike, years, vol, right, rate, dividend_yield, ahead, count, when, steps)
-    return european + premium
+compiled_premiums = by_address(
+    "UniTuple(float64, 2)(float64[::1], float64, float64, float64, float64, float64, float64, float64, float64[:, ::1],"
+    " int64, int64, int64)",
+    premiums,
+)
 
 
-@kernel
+@part
 def sound(spot: float, strike: float, years: float, vol: float, rate: float, dividend_yield: float) -> bool:
     return (
         0.0 < spot < math.inf
@@ -413,27 +438,25 @@ def sound(spot: float, strike: float, years: float, vol: float, rate: float, div
 
 
 @kernel
-def fill_prices(
-    out: Float, times: Float, amounts: Float, spot: Float, strike: Float, years: Float, vol: Float, right: Float,
-    rate: Float, dividend_yield: Float,
-) -> None:  # fmt: skip
-    """Write premiums; NaN where inputs are not sound."""
-    work = np.zeros(WORKSPACE)
-    ahead = np.empty((3, times.shape[1] + 1))
+def fill_prices(grid: Grid, out: Float, work: Float, ahead: Float, times: Float, amounts: Float, terms: Float) -> None:
+    """Write premiums; NaN where inputs are not sound. Rows of `terms`: spot, strike, years, vol, right, rate, dividend yield.
+
+    `work` has WORKSPACE elements, all finite; `ahead` three rows, one element longer than the dividends of an option.
+    """
     for i in range(out.size):
-        s, k, t, v, sign, r, q = spot[i], strike[i], years[i], vol[i], right[i], rate[i], dividend_yield[i]
+        s, k, t, v, sign, r, q = terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], terms[6, i]
         out[i] = math.nan
         if sound(s, k, t, v, r, q):
             count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
             if s > escrow(0.0, r, ahead, count):
-                premium = value(work, s, k, t, v, sign, r, q, ahead, count, when, steps)
-                out[i] = premium if premium < math.inf else math.nan
+                european, premium = grid(work, s, k, t, v, sign, r, q, ahead, count, when, steps)
+                out[i] = european + premium if european + premium < math.inf else math.nan
 
 
-@kernel
+@part
 def solve(
-    work: Float, price: float, spot: float, strike: float, years: float, right: float, rate: float, dividend_yield: float,
-    ahead: Float, count: int, when: int, steps: int,
+    grid: Grid, work: Float, price: float, spot: float, strike: float, years: float, right: float, rate: float,
+    dividend_yield: float, ahead: Float, count: int, when: int, steps: int,
 ) -> tuple[float, int]:  # fmt: skip
     """Implied volatility and the code of its reason, by a secant inside a bracket.
 
@@ -467,7 +490,8 @@ def solve(
     previous, previous_error = math.nan, math.nan
     last = 1e-3 * guess
     for iteration in range(200):
-        error = value(work, spot, strike, years, guess, right, rate, dividend_yield, ahead, count, when, steps) - price
+        european, premium = grid(work, spot, strike, years, guess, right, rate, dividend_yield, ahead, count, when, steps)
+        error = european + premium - price
         if error < 0.0:
             if iteration == 0 and not bounded:
                 return math.nan, ABOVE_MAXIMUM
@@ -492,10 +516,10 @@ def solve(
     return guess, OK
 
 
-@kernel
+@part
 def differentiate(
-    out: Float, i: int, work: Float, spot: float, strike: float, years: float, vol: float, right: float, rate: float,
-    dividend_yield: float, ahead: Float, count: int, when: int, steps: int, solved: bool,
+    grid: Grid, out: Float, i: int, work: Float, spot: float, strike: float, years: float, vol: float, right: float,
+    rate: float, dividend_yield: float, ahead: Float, count: int, when: int, steps: int, solved: bool,
 ) -> None:  # fmt: skip
     """Write delta, gamma, vega, theta and rho of one option with sound inputs into column i.
 
@@ -522,26 +546,29 @@ def differentiate(
     if when != NEVER:
         exercised = right * (spot - strike)
         if not solved:
-            premiums(work, spot, strike, years, vol, right, rate, dividend_yield, ahead, count, when, steps)
+            grid(work, spot, strike, years, vol, right, rate, dividend_yield, ahead, count, when, steps)
         below, at, above = work[PREMIUM + CENTRE - 1], work[PREMIUM + CENTRE], work[PREMIUM + CENTRE + 1]
         u = work[M + CENTRE + 1]
         now += at
         if now - exercised <= NOISE * (spot + strike):
             out[0, i] = right
-            out[1:, i] = 0.0
+            for n in range(1, 5):
+                out[n, i] = 0.0
             return
         low, high = held / u, held * u
         left, ahead_of = (at - below) / (held - low), (above - at) / (high - held)
         delta += (left * (high - held) + ahead_of * (held - low)) / (high - low)
-        gamma += 2.0 * (ahead_of - left) / (high - low)
+        gamma = max(gamma + 2.0 * (ahead_of - left) / (high - low), 0.0)
         bump = VOL_BUMP * vol
-        _, more = premiums(work, spot, strike, years, vol + bump, right, rate, dividend_yield, ahead, count, when, steps)
+        _, more = grid(work, spot, strike, years, vol + bump, right, rate, dividend_yield, ahead, count, when, steps)
         less, width = at, bump
         if at > SMALL_PREMIUM * now:
-            _, less = premiums(work, spot, strike, years, vol - bump, right, rate, dividend_yield, ahead, count, when, steps)
+            _, less = grid(work, spot, strike, years, vol - bump, right, rate, dividend_yield, ahead, count, when, steps)
             width = 2.0 * bump
-        vega += (more - less) / width
-        _, moved = premiums(work, spot, strike, years, vol, right, rate + RATE_BUMP, dividend_yield, ahead, count, when, steps)
+        # A long option gains from volatility and is convex. Next to the boundary of exercise both vanish, and a difference of two
+        # grids, or of two slopes of one, may fall short of zero by their error.
+        vega = max(vega + (more - less) / width, 0.0)
+        _, moved = grid(work, spot, strike, years, vol, right, rate + RATE_BUMP, dividend_yield, ahead, count, when, steps)
         rho += (moved - at) / RATE_BUMP
     out[0, i] = delta
     out[1, i] = gamma
@@ -552,39 +579,37 @@ def differentiate(
 
 
 @kernel
-def fill_greeks(
-    out: Float, times: Float, amounts: Float, spot: Float, strike: Float, years: Float, vol: Float, right: Float,
-    rate: Float, dividend_yield: Float,
-) -> None:  # fmt: skip
-    """Write the five sensitivities into the rows of `out`; NaN where inputs are not sound."""
-    work = np.zeros(WORKSPACE)
-    ahead = np.empty((3, times.shape[1] + 1))
-    for i in range(spot.size):
-        s, k, t, v, sign, r, q = spot[i], strike[i], years[i], vol[i], right[i], rate[i], dividend_yield[i]
-        out[:, i] = math.nan
+def fill_greeks(grid: Grid, out: Float, work: Float, ahead: Float, times: Float, amounts: Float, terms: Float) -> None:
+    """Write the five sensitivities into the rows of `out`; NaN where inputs are not sound. Arguments as in `fill_prices`."""
+    for i in range(out.shape[1]):
+        s, k, t, v, sign, r, q = terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], terms[6, i]
+        for n in range(5):
+            out[n, i] = math.nan
         if sound(s, k, t, v, r, q):
             count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
             if s > escrow(0.0, r, ahead, count):
-                differentiate(out, i, work, s, k, t, v, sign, r, q, ahead, count, when, steps, False)
+                differentiate(grid, out, i, work, s, k, t, v, sign, r, q, ahead, count, when, steps, False)
 
 
 @kernel
 def fill_implied_vols(
-    vol: Float, reason: NDArray[np.int8], greeks: Float, times: Float, amounts: Float, price: Float, spot: Float,
-    strike: Float, years: Float, right: Float, rate: Float, dividend_yield: Float,
+    grid: Grid, vol: Float, reason: NDArray[np.int8], greeks: Float, work: Float, ahead: Float, times: Float, amounts: Float,
+    terms: Float,
 ) -> None:  # fmt: skip
-    """Write implied volatilities, the codes of their reasons, and the sensitivities if `greeks` has columns."""
-    work = np.zeros(WORKSPACE)
-    ahead = np.empty((3, times.shape[1] + 1))
+    """Write implied volatilities, the codes of their reasons, and the sensitivities if `greeks` has columns.
+
+    Arguments as in `fill_prices`, but rows of `terms`: price, spot, strike, years, right, rate, dividend yield.
+    """
     for i in range(vol.size):
-        p, s, k, t, sign, r, q = price[i], spot[i], strike[i], years[i], right[i], rate[i], dividend_yield[i]
+        p, s, k, t, sign, r, q = terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], terms[6, i]
         vol[i] = math.nan
         reason[i] = BAD_INPUT
         if math.isfinite(p) and sound(s, k, t, 1e-9, r, q):
             count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
             if s > escrow(0.0, r, ahead, count):
-                vol[i], reason[i] = solve(work, p, s, k, t, sign, r, q, ahead, count, when, steps)
+                vol[i], reason[i] = solve(grid, work, p, s, k, t, sign, r, q, ahead, count, when, steps)
         if greeks.shape[1] > 0:
-            greeks[:, i] = math.nan
+            for n in range(5):
+                greeks[n, i] = math.nan
             if vol[i] > 0.0:
-                differentiate(greeks, i, work, s, k, t, vol[i], sign, r, q, ahead, count, when, steps, True)
+                differentiate(grid, greeks, i, work, s, k, t, vol[i], sign, r, q, ahead, count, when, steps, True)

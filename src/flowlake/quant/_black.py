@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowlake.core.arrays import Float
-from flowlake.quant._compile import inlined, kernel
+from flowlake.quant._compile import inlined, kernel, part
 from flowlake.quant._instructions import bits, double, fma, shift_right
 
 EPSILON = 2.220446049250313e-16
@@ -278,7 +278,7 @@ def mills_anywhere(a: float) -> float:
     return 1.0 / tail
 
 
-@kernel
+@part
 def search_total_vol(otm: float, room: float, forward: float, strike: float) -> float:
     """Total volatility for any out-of-the-money price strictly between zero and its maximum, which is `room` above it.
 
@@ -328,7 +328,7 @@ def search_total_vol(otm: float, room: float, forward: float, strike: float) -> 
         iteration += 1
 
 
-@kernel
+@part
 def usable_inputs(forward: float, strike: float, years: float, discount: float) -> bool:
     """Whether all are positive and finite."""
     return (
@@ -339,7 +339,7 @@ def usable_inputs(forward: float, strike: float, years: float, discount: float) 
     )  # fmt: skip
 
 
-@kernel
+@part
 def search_vol(price: float, forward: float, strike: float, years: float, right: float, discount: float) -> float:
     """Implied volatility of one option by the search; NaN where none exists."""
     if not usable_inputs(forward, strike, years, discount):

@@ -9,12 +9,17 @@ of the machine's vectors. Where a fused multiply-add is wanted it is written as 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from functools import cache
+from typing import Any, ParamSpec, TypeVar, cast
 
-from numba import njit
+from numba import cfunc, njit
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# For functions that only kernels call: what Python would need to call them takes half of the time to compile them. Without that a
+# call from Python ends the process.
+_WITHOUT_WRAPPERS: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def kernel(function: Callable[P, T]) -> Callable[P, T]:
@@ -23,7 +28,30 @@ def kernel(function: Callable[P, T]) -> Callable[P, T]:
     return cast(Callable[P, T], compiled)
 
 
-def inlined(function: Callable[P, T]) -> Callable[P, T]:
-    """Compile a scalar piece of a kernel, always inlined: a call inside a loop stops its vectorisation."""
-    compiled = njit(cache=True, error_model="numpy", nogil=True, forceinline=True)(function)
+def part(function: Callable[P, T]) -> Callable[P, T]:
+    """Compile a function that kernels call and Python does not."""
+    compiled = njit(cache=True, error_model="numpy", nogil=True, **_WITHOUT_WRAPPERS)(function)
     return cast(Callable[P, T], compiled)
+
+
+def inlined(function: Callable[P, T]) -> Callable[P, T]:
+    """Compile a scalar piece of a kernel, always inlined: a call inside a loop stops its vectorisation.
+
+    Nothing of it is kept on disk, where what calls it already contains it.
+    """
+    compiled = njit(error_model="numpy", nogil=True, forceinline=True, **_WITHOUT_WRAPPERS)(function)
+    return cast(Callable[P, T], compiled)
+
+
+def by_address(signature: str, function: Callable[P, T]) -> Callable[[], Callable[P, T]]:
+    """What gives the compiled `function` as an argument for kernels, which then call it through its address.
+
+    A kernel that calls another by name takes in the code of it, and has it optimised once more, at every level. Behind an address
+    a large function is compiled once. `signature` is numba's.
+    """
+
+    @cache
+    def compiled() -> Callable[P, T]:
+        return cast(Callable[P, T], cfunc(signature, cache=True, error_model="numpy")(function))
+
+    return compiled

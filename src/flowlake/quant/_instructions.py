@@ -42,6 +42,14 @@ def _shift_right(typingctx: Any, value: Any, count: Any) -> Any:
     return int64(int64, int64), codegen
 
 
+@intrinsic
+def _number(typingctx: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return args[0]
+
+    return int64(int64), codegen
+
+
 fma = cast(Callable[[float, float, float], float], _fma)
 """fma(a, b, c) = a * b + c, rounded once."""
 bits = cast(Callable[[float], int], _bits)
@@ -50,3 +58,5 @@ double = cast(Callable[[int], float], _double)
 """The double with these 64 bits."""
 shift_right = cast(Callable[[int, int], int], _shift_right)
 """Logical shift: vector units before AVX-512 have no arithmetic one for 64 bits."""
+number = cast(Callable[[int], int], _number)
+"""The same integer without a type of its own: numba compiles a function once for every constant that it is called with."""

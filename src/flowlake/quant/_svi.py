@@ -25,7 +25,7 @@ import math
 import numpy as np
 
 from flowlake.core.arrays import Float
-from flowlake.quant._compile import kernel
+from flowlake.quant._compile import kernel, part
 
 # Slopes of total variance stay below Lee's 2 by enough that g is positive at infinity.
 MAX_SLOPE = 1.99
@@ -46,7 +46,7 @@ _MARGIN = 2e-3
 _GOLDEN = 0.6180339887498949
 
 
-@kernel
+@part
 def g_of(k: float, w: float, slope: float, curvature: float) -> float:
     """Gatheral and Jacquier's g from total variance and its derivatives."""
     lean = 1.0 - 0.5 * k * slope / w
@@ -59,7 +59,13 @@ def variance_at(k: float, a: float, b: float, rho: float, m: float, sigma: float
     return a + b * (rho * x + math.hypot(x, sigma))
 
 
-@kernel
+@part
+def _variance(k: float, raw: Float) -> float:
+    """Total variance of a slice whose five numbers stand in an array."""
+    return variance_at(k, raw[0], raw[1], raw[2], raw[3], raw[4])
+
+
+@part
 def g_at(k: float, a: float, b: float, rho: float, m: float, sigma: float) -> float:
     x = k - m
     h = math.hypot(x, sigma)
@@ -67,17 +73,17 @@ def g_at(k: float, a: float, b: float, rho: float, m: float, sigma: float) -> fl
     return g_of(k, w, b * (rho + x / h), b * sigma * sigma / (h * h * h))
 
 
-@kernel
+@part
 def _g_nodes(a: float, b: float, rho: float, m: float, sigma: float, nodes: Float) -> None:
     """Where g can be low: from m outwards until the slopes alone decide."""
     level = a + b * sigma
     nodes[_SIDE] = m
-    for side in (-1.0, 1.0):
+    for side in (-1, 1):
         slope = max(b * (1.0 + side * rho), 1e-6)
-        reach = max(20.0 * sigma, 10.0 * max(level, 0.0) / slope, 4.0 * abs(m))
+        reach = max(max(20.0 * sigma, 10.0 * max(level, 0.0) / slope), 4.0 * abs(m))
         top = math.asinh(reach / sigma)
         for i in range(1, _SIDE + 1):
-            nodes[_SIDE + int(side) * i] = m + side * sigma * math.sinh(top * i / _SIDE)
+            nodes[_SIDE + side * i] = m + side * sigma * math.sinh(top * i / _SIDE)
 
 
 @kernel
@@ -95,7 +101,8 @@ def lowest_g(a: float, b: float, rho: float, m: float, sigma: float) -> tuple[fl
         value = g_at(nodes[i], a, b, rho, m, sigma)
         if value < lowest:
             best, lowest = i, value
-    left, right = nodes[max(best - 1, 0)], nodes[min(best + 1, nodes.size - 1)]
+    left = nodes[best - 1 if best > 0 else 0]
+    right = nodes[best + 1 if best < 2 * _SIDE else best]
     for _ in range(40):
         one, two = right - _GOLDEN * (right - left), left + _GOLDEN * (right - left)
         at_one, at_two = g_at(one, a, b, rho, m, sigma), g_at(two, a, b, rho, m, sigma)
@@ -107,11 +114,11 @@ def lowest_g(a: float, b: float, rho: float, m: float, sigma: float) -> tuple[fl
     value = g_at(at, a, b, rho, m, sigma)
     if value > lowest:
         value, at = lowest, nodes[best]
-    for side in (-1.0, 1.0):
+    for side in (-1, 1):
         slope = b * (1.0 + side * rho)
         limit = 0.25 - 0.0625 * slope * slope
         if slope > 0.0 and limit < value:
-            value, at = limit, nodes[_SIDE + int(side) * _SIDE]
+            value, at = limit, nodes[_SIDE + side * _SIDE]
     return value, at
 
 
@@ -122,26 +129,21 @@ def highest_excess(near: Float, far: Float, low: float, high: float) -> float:
     last = 400
     for i in range(last + 1):
         k = low + (high - low) * i / last
-        value = variance_at(k, *_five(near)) - variance_at(k, *_five(far))
+        value = _variance(k, near) - _variance(k, far)
         if value > highest:
             best, highest = i, value
-    left = low + (high - low) * max(best - 1, 0) / last
-    right = low + (high - low) * min(best + 1, last) / last
+    left = low + (high - low) * (best - 1 if best > 0 else 0) / last
+    right = low + (high - low) * (best + 1 if best < last else last) / last
     for _ in range(40):
         one, two = right - _GOLDEN * (right - left), left + _GOLDEN * (right - left)
-        at_one = variance_at(one, *_five(near)) - variance_at(one, *_five(far))
-        at_two = variance_at(two, *_five(near)) - variance_at(two, *_five(far))
-        highest = max(highest, at_one, at_two)
+        at_one = _variance(one, near) - _variance(one, far)
+        at_two = _variance(two, near) - _variance(two, far)
+        highest = max(max(highest, at_one), at_two)
         if at_one > at_two:
             right = two
         else:
             left = one
     return highest
-
-
-@kernel
-def _five(values: Float) -> tuple[float, float, float, float, float]:
-    return values[0], values[1], values[2], values[3], values[4]
 
 
 @kernel
@@ -174,14 +176,14 @@ def delta_log_moneyness(a: float, b: float, rho: float, m: float, sigma: float, 
     return outer
 
 
-@kernel
+@part
 def _copy(source: Float, target: Float) -> None:
     """Element by element: assigning a slice compiles numba's error text with it, which takes seconds."""
     for p in range(_N):
         target[p] = source[p]
 
 
-@kernel
+@part
 def _raw(theta: Float, out: Float) -> None:
     left, right, sigma = math.exp(theta[1]), math.exp(theta[2]), math.exp(theta[4])
     out[0] = math.exp(theta[0]) - sigma * math.sqrt(left * right)
@@ -191,7 +193,7 @@ def _raw(theta: Float, out: Float) -> None:
     out[4] = sigma
 
 
-@kernel
+@part
 def _accumulate(
     theta: Float, k: Float, vol: Float, weight: Float, years: float,
     nodes: Float, penalty: float, floor: Float, window: Float, curvature: Float, gradient: Float,
@@ -201,8 +203,10 @@ def _accumulate(
     m, sigma = theta[3], math.exp(theta[4])
     bend = sigma * math.sqrt(left * right)
     half_sum, half_gap = 0.5 * (left + right), 0.5 * (right - left)
-    curvature[:, :] = 0.0
-    gradient[:] = 0.0
+    for p in range(_N):
+        gradient[p] = 0.0
+        for q in range(_N):
+            curvature[p, q] = 0.0
     cost = 0.0
     row = np.empty(_N)
     per_root_year = 1.0 / math.sqrt(years)
@@ -247,7 +251,7 @@ def _accumulate(
     for i in range(window.size):
         x = window[i] - m
         h = math.sqrt(x * x + sigma * sigma)
-        below = variance_at(window[i], *_five(floor))
+        below = _variance(window[i], floor)
         short = 1.0 + 1e-4 - (lowest - bend + half_gap * x + half_sum * h) / below
         if short <= 0.0:
             continue
@@ -257,7 +261,7 @@ def _accumulate(
     return cost
 
 
-@kernel
+@part
 def _variance_row(
     row: Float, scale: float, lowest: float, left: float, right: float, bend: float, sigma: float, x: float, h: float
 ) -> None:
@@ -269,7 +273,7 @@ def _variance_row(
     row[4] = scale * (0.5 * (left + right) * sigma * sigma / h - bend)
 
 
-@kernel
+@part
 def _add(row: Float, residual: float, curvature: Float, gradient: Float) -> float:
     for p in range(_N):
         gradient[p] += row[p] * residual
@@ -278,7 +282,7 @@ def _add(row: Float, residual: float, curvature: Float, gradient: Float) -> floa
     return residual * residual
 
 
-@kernel
+@part
 def _step(curvature: Float, gradient: Float, damping: float, held: Float, factor: Float, step: Float) -> bool:
     """Solve the damped normal equations by Cholesky's method with the held coordinates left where they are."""
     for p in range(_N):
@@ -307,7 +311,7 @@ def _step(curvature: Float, gradient: Float, damping: float, held: Float, factor
     return True
 
 
-@kernel
+@part
 def _refine(
     theta: Float, low: Float, high: Float, k: Float, vol: Float, weight: Float, years: float,
     nodes: Float, penalty: float, floor: Float, window: Float,
@@ -344,7 +348,7 @@ def _refine(
     return cost
 
 
-@kernel
+@part
 def _linear_start(
     k: Float, vol: Float, weight: Float, years: float, m: float, sigma: float, low: Float, high: Float, theta: Float,
 ) -> None:  # fmt: skip
@@ -391,7 +395,7 @@ def _linear_start(
     theta[4] = math.log(sigma)
 
 
-@kernel
+@part
 def _safe_start(theta: Float, low: Float, high: Float, out: Float) -> None:
     """The SSVI slice with the level, skew and put wing of `theta` at the forward, as far as those allow no butterfly arbitrage.
 
@@ -400,13 +404,13 @@ def _safe_start(theta: Float, low: Float, high: Float, out: Float) -> None:
     """
     raw = np.empty(_N)
     _raw(theta, raw)
-    a, b, rho, m, sigma = _five(raw)
+    a, b, rho, m, sigma = raw[0], raw[1], raw[2], raw[3], raw[4]
     w = variance_at(0.0, a, b, rho, m, sigma)
     root = math.sqrt(w)
     put = b * (1.0 - rho) / root
     call = min(max(put + b * (rho - m / math.hypot(m, sigma)) / root, 0.1 * put), 10.0 * put)
     widest = max(put, call)
-    shrink = 0.95 * min(1.0, math.sqrt(2.0 / ((put + call) * widest)), 2.0 / (root * widest))
+    shrink = 0.95 * min(min(1.0, math.sqrt(2.0 / ((put + call) * widest))), 2.0 / (root * widest))
     put, call = shrink * put, shrink * call
     lean = (call - put) / (call + put)
     radius = root / (put + call)
@@ -419,19 +423,22 @@ def _safe_start(theta: Float, low: Float, high: Float, out: Float) -> None:
         out[p] = min(max(out[p], low[p]), high[p])
 
 
-@kernel
+@part
 def _constrain(
     theta: Float, low: Float, high: Float, k: Float, vol: Float, weight: Float, years: float,
     nodes: Float, penalty: float, growth: float, floor: Float, window: Float,
 ) -> float:  # fmt: skip
     """Refine `theta` under a growing penalty until it is sound; gives the error without the penalty, infinite if it never is."""
     raw = np.empty(_N)
-    nodes[:] = 0.0
+    for i in range(nodes.size):
+        nodes[i] = 0.0
     for i in range(_ROUNDS):
         _raw(theta, raw)
-        _g_nodes(*_five(raw), nodes)
+        _g_nodes(raw[0], raw[1], raw[2], raw[3], raw[4], nodes)
         # The worst strikes of all rounds so far stand beside the grid, which may step over a narrow dip.
-        nodes[2 * _SIDE + 1 + i :] = lowest_g(*_five(raw))[1]
+        worst = lowest_g(raw[0], raw[1], raw[2], raw[3], raw[4])[1]
+        for j in range(2 * _SIDE + 1 + i, nodes.size):
+            nodes[j] = worst
         _refine(theta, low, high, k, vol, weight, years, nodes, penalty, floor, window)
         _raw(theta, raw)
         if _sound(raw, floor):
@@ -452,7 +459,8 @@ def fit_slice(k: Float, vol: Float, half_spread: Float, weight: Float, years: fl
     widest = k[n - 1] - k[0]
     least, most, level = math.inf, 0.0, 0.0
     for i in range(n):
-        least, most = min(least, vol[i]), max(most, vol[i])
+        least = min(least, vol[i])
+        most = max(most, vol[i])
         level += weight[i] * weight[i] * vol[i]
     s = level * math.sqrt(years)
     scaled = np.empty(n)
@@ -513,18 +521,18 @@ def fit_slice(k: Float, vol: Float, half_spread: Float, weight: Float, years: fl
     _measure(raw, k, vol, half_spread, weight, years, out)
 
 
-@kernel
+@part
 def _sound(raw: Float, floor: Float) -> bool:
-    if not lowest_g(*_five(raw))[0] >= 0.0:
+    if not lowest_g(raw[0], raw[1], raw[2], raw[3], raw[4])[0] >= 0.0:
         return False
     return math.isnan(floor[0]) or highest_excess(floor, raw, floor[5], floor[6]) <= 0.0
 
 
-@kernel
+@part
 def _measure(raw: Float, k: Float, vol: Float, half_spread: Float, weight: Float, years: float, out: Float) -> None:
     total, weighted, largest, inside = 0.0, 0.0, 0.0, 0
     for i in range(k.size):
-        error = abs(math.sqrt(variance_at(k[i], *_five(raw)) / years) - vol[i])
+        error = abs(math.sqrt(_variance(k[i], raw) / years) - vol[i])
         total += error * error
         weighted += weight[i] * weight[i] * error * error
         largest = max(largest, error)
@@ -533,4 +541,4 @@ def _measure(raw: Float, k: Float, vol: Float, half_spread: Float, weight: Float
     out[FIT_WEIGHTED] = math.sqrt(weighted)
     out[FIT_MAX] = largest
     out[FIT_INSIDE] = inside / k.size
-    out[FIT_MIN_G] = lowest_g(*_five(raw))[0]
+    out[FIT_MIN_G] = lowest_g(raw[0], raw[1], raw[2], raw[3], raw[4])[0]

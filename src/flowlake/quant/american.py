@@ -74,7 +74,7 @@ def price(
     times, amounts = _dividends(dividend_times, dividend_amounts)
     shape, arrays = _broadcast(times, spot, strike, years, vol, checked_right(right), rate, dividend_yield)
     out = np.empty(arrays[0].size)
-    _american.fill_prices(out, *_rows(times, amounts, shape), *arrays)
+    _american.fill_prices(_american.compiled_premiums(), out, *_scratch(times), *_rows(times, amounts, shape), np.stack(arrays))
     return out.reshape(shape)[()]
 
 
@@ -141,7 +141,7 @@ def greeks(
     times, amounts = _dividends(dividend_times, dividend_amounts)
     shape, arrays = _broadcast(times, spot, strike, years, vol, checked_right(right), rate, dividend_yield)
     out = np.empty((len(Greeks._fields), arrays[0].size))
-    _american.fill_greeks(out, *_rows(times, amounts, shape), *arrays)
+    _american.fill_greeks(_american.compiled_premiums(), out, *_scratch(times), *_rows(times, amounts, shape), np.stack(arrays))
     return Greeks(*(row.reshape(shape)[()] for row in out))
 
 
@@ -184,7 +184,8 @@ def _solved(
     size = arrays[0].size
     vol, reason = np.empty(size), np.empty(size, dtype=np.int8)
     found = np.empty((len(Greeks._fields), size if with_greeks else 0))
-    _american.fill_implied_vols(vol, reason, found, *_rows(times, amounts, shape), *arrays)
+    rows, terms = _rows(times, amounts, shape), np.stack(arrays)
+    _american.fill_implied_vols(_american.compiled_premiums(), vol, reason, found, *_scratch(times), *rows, terms)
     return shape, vol, reason, found
 
 
@@ -207,6 +208,11 @@ def _broadcast(times: Float, *values: ArrayLike) -> tuple[tuple[int, ...], list[
     """As `broadcast`, also against the axes of the dividends before the last."""
     shape, (_, *arrays) = broadcast(np.zeros(times.shape[:-1]), *values)
     return shape, arrays
+
+
+def _scratch(times: Float) -> tuple[Float, Float]:
+    """What a kernel works in: the grid, and the dividends of one option."""
+    return np.zeros(_american.WORKSPACE), np.empty((3, times.shape[-1] + 1))
 
 
 def _rows(times: Float, amounts: Float, shape: tuple[int, ...]) -> tuple[Float, Float]:
