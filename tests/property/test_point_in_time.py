@@ -51,6 +51,7 @@ SPEC = MarketSpec(
     trades_per_underlying_session=40,
     split_session=4,
     include_quotes=True,
+    include_stock_trades=True,
 )
 DAYS = [offset(SPEC.first_session, i) for i in range(SPEC.sessions)]
 ROOTS, ACTIONS, RATES = "reference/contract_roots.csv", "reference/corporate_actions.csv", "reference/rates.csv"
@@ -193,7 +194,7 @@ def test_the_lake_holds_every_step_of_the_plan(first: Built) -> None:
     written = {
         name for step in STEPS for name in step.writes if DATASETS[name].layer.value in ("raw", "curated", "derived", "labels")
     }
-    assert written - last == {"massive_stock_trades", "cboe_snapshot"}
+    assert written - last == {"cboe_snapshot"}
 
 
 def test_no_partition_knows_the_future(first: Built, futures: dict[int, Path]) -> None:
