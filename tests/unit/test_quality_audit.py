@@ -164,7 +164,7 @@ def in_pieces(frame: pl.DataFrame, ds: Dataset, rows: int = 7) -> tuple[AuditRes
     file = io.BytesIO()
     frame.write_parquet(file, row_group_size=max(rows // 2, 1))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(streaming, "WHOLE_ROWS", 0)
+        patched.setattr(streaming, "WHOLE_CELLS", 0)
         patched.setattr(streaming, "CHUNK_ROWS", rows)
         return audit(ds, frame, SESSION), audit_file(ds, file, SESSION)
 

@@ -26,8 +26,8 @@ CHUNK_ROWS = 1_048_576
 """Rows of a piece, eight row groups: above it memory grows and time does not fall."""
 ROWS_KEPT = 1000
 """Failing rows that are kept per rule: enough to see the pattern, small enough to store."""
-WHOLE_ROWS = 131_072
-"""A table of so many rows, one row group, is judged in one piece: there the number of evaluations costs more than the rows."""
+WHOLE_CELLS = 250_000
+"""A table of so many cells is judged in one piece: there the number of evaluations costs more than what Great Expectations copies."""
 _FAILS = "_fails"
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -224,7 +224,8 @@ class Judged:
 
 def judge(suite: Suite, source: Source) -> Judged:
     """A table in one piece where it is small enough for that to be the quicker way, else in several."""
-    return _Judge(suite, source).whole() if source.rows <= WHOLE_ROWS else _Judge(suite, source).in_pieces()
+    cells = source.rows * len(suite.dataset.column_names)
+    return _Judge(suite, source).whole() if cells <= WHOLE_CELLS else _Judge(suite, source).in_pieces()
 
 
 class _Judge:
