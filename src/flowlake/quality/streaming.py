@@ -27,7 +27,7 @@ CHUNK_ROWS = 1_048_576
 ROWS_KEPT = 1000
 """Failing rows that are kept per rule: enough to see the pattern, small enough to store."""
 WHOLE_CELLS = 250_000
-"""A table of so many cells is judged in one piece: there the number of evaluations costs more than what Great Expectations copies."""
+"""A table of so many cells is judged in one piece: there the number of evaluations costs more than the copies that are made."""
 _FAILS = "_fails"
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
