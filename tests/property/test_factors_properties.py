@@ -16,10 +16,11 @@ from flowlake.core import sessions
 from flowlake.datasets import curated
 from flowlake.datasets.factors import DAILY_FACTORS, FACTOR_PANEL, FACTORS, MIN_HISTORY, OPTION_IV, SCORED
 from flowlake.datasets.model import Dataset
+from flowlake.factors import robust
 from flowlake.factors.daily import daily_factors
 from flowlake.factors.option_iv import option_iv
 from flowlake.factors.panel import factor_panel
-from flowlake.quant import european, robust
+from flowlake.quant import european
 
 T = date(2024, 3, 13)
 CLOSE = sessions.close_utc(T)

@@ -10,10 +10,13 @@ from datetime import timedelta
 
 import polars as pl
 
-from flowlake.datasets.checks import Between, OneOf
+from flowlake.datasets.checks import Between, Matches, OneOf, Severity
 from flowlake.datasets.model import Column, Dataset, KnownAsStated, KnownAt, KnownAtClose, KnownNextMorning, Layer
-from flowlake.datasets.raw_columns import EXTRA, OPTION_TICKER, ROW
-from flowlake.datasets.raw_vendors import VENDORS
+
+ROW = Column("row", pl.Int64(), "Zero-based data row in the vendor's file.", checks=(Between(0),))
+EXTRA = Column("extra", pl.String(), "Columns that are not declared, as a JSON object.", nullable=True)
+OPTION_TICKER = Matches(r"^O:[A-Z0-9.]{1,9}[0-9]{6}[CP][0-9]{8}$", severity=Severity.WARNING)
+"""A ticker that breaks it is rejected row by row when contracts are parsed; raw keeps it."""
 
 
 def _ns(name: str, doc: str, *, nullable: bool = False) -> Column:
@@ -81,7 +84,6 @@ MASSIVE_OPTION_TRADES = Dataset(
     ),
     sort_by=("ticker", "sip_timestamp", "row"),
     known=KnownAt("sip_timestamp"),
-    runs=("ticker",),
 )
 MASSIVE_OPTION_QUOTES = Dataset(
     name="massive_option_quotes",
@@ -280,5 +282,4 @@ RAW = (
     RATES_FILE,
     LEAN_INTEREST_RATE,
     CONTRACT_ROOTS_FILE,
-    *VENDORS,
 )
