@@ -46,9 +46,9 @@ READY_SECONDS = 180.0
 STOP_SECONDS = 10.0
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 REFUSED_SECONDS = 60.0
-"""How long a request that may be repeated is. On SQLite the API server stands in its own way where a task begins while a request of
-a person is noted in its log: it waits until SQLite gives up (5 s), and answers with 500."""
-REPEATABLE = frozenset({"GET", "PATCH", "PUT"})
+"""How long a request is repeated whose transaction failed. On SQLite the API server stands in its own way where a task begins
+while a request is noted in its log of actions: it waits until SQLite gives up (5 s), takes it all back and answers with 500."""
+DATABASE_ERROR = '"reason":"Database error"'
 
 
 class AirflowError(FlowlakeError):
@@ -83,7 +83,7 @@ class LocalAirflow:
                 return json.loads(text) if text else None
             except urllib.error.HTTPError as error:
                 said = error.read().decode(errors="replace")[:500]
-                if error.code < 500 or method not in REPEATABLE or time.monotonic() > until:
+                if DATABASE_ERROR not in said or time.monotonic() > until:
                     raise AirflowError(f"{method} {path}: {error.code} {said}", f"see the logs in {self.home}") from None
             except (OSError, TimeoutError) as error:
                 raise AirflowError(f"{method} {path}: {error}", f"see the logs in {self.home}") from None
