@@ -95,7 +95,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "option_iv",
         Stage.FACTORS,
-        3,
+        4,
         "flowlake.factors.option_iv:option_iv",
         (
             _CONTRACTS,

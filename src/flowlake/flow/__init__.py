@@ -1,1 +1,0 @@
-"""Order flow: which side each print took, prints clustered into packets, packets classified, flow summed per underlying."""
