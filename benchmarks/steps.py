@@ -26,6 +26,7 @@ from flowlake.market import MarketSpec, build, write_bucket
 from flowlake.market.s3server import S3Server, s3_server
 from flowlake.pipeline.execute import Context, Options, execute
 from flowlake.pipeline.ingest import list_bucket
+from flowlake.pipeline.local_airflow import bucket_variables
 from flowlake.pipeline.plan import by_name
 from flowlake.pipeline.run import Request, plan_tasks
 from flowlake.sources.bucket import Bucket, open_bucket
@@ -57,16 +58,7 @@ def peak_mb() -> float:
 
 
 def measured(settings: Settings, name: str) -> float:
-    told = {
-        "FLOWLAKE_LAKE": settings.lake,
-        "FLOWLAKE_BUCKET_ENDPOINT": settings.bucket_endpoint,
-        "FLOWLAKE_BUCKET_NAME": settings.bucket_name,
-        "FLOWLAKE_BUCKET_PREFIX": settings.bucket_prefix,
-        "FLOWLAKE_BUCKET_REGION": settings.bucket_region,
-        "FLOWLAKE_BUCKET_KEY_ID": settings.bucket_key_id.reveal(),
-        "FLOWLAKE_BUCKET_SECRET": settings.bucket_secret.reveal(),
-        "FLOWLAKE_SCRATCH": settings.scratch,
-    }
+    told = bucket_variables(settings, DAY, DAY) | {"FLOWLAKE_SCRATCH": settings.scratch}
     said = subprocess.run(
         [sys.executable, __file__, "--step", name], env=os.environ | told, capture_output=True, text=True, check=True, timeout=900
     )

@@ -6,12 +6,11 @@ import math
 from datetime import date, timedelta
 
 import pytest
+import QuantLib as ql
 
-ql = pytest.importorskip("QuantLib")
-
-from flowlake.core import sessions  # noqa: E402
-from flowlake.datasets import curated  # noqa: E402
-from unit.test_factors_option_iv import CLOSE, T, leg, master, quote, run, table  # noqa: E402
+from flowlake.core import sessions
+from flowlake.datasets import curated
+from unit.test_factors_option_iv import CLOSE, T, leg, master, quote, run, table
 
 SPOT, RATE, DIVIDEND, VOL = 100.0, 0.05, 1.20, 0.30
 EX_DATE = T + timedelta(days=40)

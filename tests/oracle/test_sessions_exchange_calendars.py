@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import exchange_calendars
 import pytest
 
 from flowlake.core import sessions
 from flowlake.core.errors import UsageError
-
-exchange_calendars = pytest.importorskip("exchange_calendars")
 
 
 def test_every_session_opens_and_closes_as_the_exchange_does() -> None:
