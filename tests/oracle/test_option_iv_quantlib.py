@@ -6,7 +6,7 @@ import math
 from datetime import date, timedelta
 
 import pytest
-import QuantLib as ql
+import QuantLib as ql  # noqa: N813 - the name its own documentation uses
 
 from flowlake.core import sessions
 from flowlake.datasets import curated
