@@ -78,7 +78,10 @@ def test_a_person_backfills_two_sessions_and_reads_a_log(page: Page, night: Nigh
     page.get_by_role("link", name="Dags").first.wait_for()
     page.goto(f"{airflow.url}/dags")
     page.get_by_role("link", name=SESSION_DAG).first.click()
+    page.locator(f"a[data-testid^='grid-scheduled__{night.nightly}']").first.wait_for()
 
+    # While its data come in the page draws itself anew, and loses a dialog that was opened too soon.
+    page.reload(wait_until="networkidle")
     page.get_by_role("button", name="Trigger").first.click()
     dialog = page.get_by_role("dialog")
     # On a busy machine the dialog's opening outlasts every wait for it to stand still.
