@@ -157,7 +157,8 @@ def _name(text: str) -> str:
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     settings = load_settings()
-    return replace(settings, lake=arguments.lake) if arguments.lake else settings
+    policy = getattr(arguments, "policy", None) or settings.condition_policy
+    return replace(settings, lake=arguments.lake or settings.lake, condition_policy=policy)
 
 
 def _recorded_settings(arguments: argparse.Namespace) -> Settings:
@@ -198,6 +199,11 @@ def _add_range(made: argparse.ArgumentParser) -> None:
     made.add_argument("--step", nargs="+", default=[], metavar="NAME", help="only these steps or stages")
     made.add_argument("--retry", action="store_true", help="try again what quarantine holds")
     made.add_argument("--restate", action="store_true", help="replace windowed and fitted outputs whose inputs changed")
+    made.add_argument(
+        "--policy",
+        metavar="NAME[@VERSION]",
+        help="what sale conditions mean, instead of FLOWLAKE_CONDITION_POLICY; the dataset sale_conditions lists the policies",
+    )
 
 
 def _request(arguments: argparse.Namespace) -> Request:
@@ -381,14 +387,17 @@ def _add_sql(commands: Commands) -> None:
     made.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table", help="default table")
     made.add_argument("--output", metavar="FILE", help="write to FILE (needed for parquet on a terminal)")
     made.add_argument("--as-of", metavar="D", help="only what was known at 09:00 New York on the session after D")
+    made.add_argument("--beside", metavar="LAKE", help="another lake to compare with: its views are in the schema `beside`")
 
 
 def sql_command(arguments: argparse.Namespace) -> int:
     from flowlake.lake.lake import open_lake
     from flowlake.report import terminal
 
-    lake = open_lake(settings=_settings(arguments))
-    frame = (lake.as_of(arguments.as_of) if arguments.as_of else lake).sql(arguments.query)
+    settings = _settings(arguments)
+    lake = open_lake(settings=settings)
+    beside = open_lake(settings=replace(settings, lake=arguments.beside)) if arguments.beside else None
+    frame = (lake.as_of(arguments.as_of) if arguments.as_of else lake).sql(arguments.query, beside=beside)
     if arguments.format == "parquet":
         if not arguments.output and sys.stdout.isatty():
             raise UsageError("Parquet is no text for a terminal", "add --output FILE, or redirect")

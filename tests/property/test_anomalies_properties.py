@@ -13,7 +13,7 @@ from flowlake.anomalies.engines import percentiles, run_engine
 from flowlake.anomalies.features import HIGHEST, build_features, judged
 from flowlake.anomalies.steps import RECIPES
 from flowlake.core import sessions
-from flowlake.datasets.factors import Z_COLUMNS
+from flowlake.datasets.factors import ENGINE_FEATURES
 
 DAYS = sessions.sessions_between(date(2024, 1, 2), date(2024, 2, 1))
 VALUE = st.one_of(st.none(), st.floats(-1e6, 1e6), st.just(0.0))
@@ -22,10 +22,10 @@ VALUE = st.one_of(st.none(), st.floats(-1e6, 1e6), st.just(0.0))
 @st.composite
 def panels(draw: st.DrawFn) -> pl.DataFrame:
     count = draw(st.integers(1, 12))
-    values = {name: draw(st.lists(VALUE, min_size=count, max_size=count)) for name in Z_COLUMNS}
+    values = {name: draw(st.lists(VALUE, min_size=count, max_size=count)) for name in ENGINE_FEATURES}
     return pl.DataFrame(
         {"session": [DAYS[i // 2] for i in range(count)], "underlying": [f"U{i % 2}" for i in range(count)], **values},
-        schema_overrides=dict.fromkeys(Z_COLUMNS, pl.Float64()),
+        schema_overrides=dict.fromkeys(ENGINE_FEATURES, pl.Float64()),
     )
 
 
@@ -35,7 +35,7 @@ def test_features_are_complete_bounded_and_ordered(panel: pl.DataFrame) -> None:
     features = build_features(panel)
     assert np.isfinite(features.matrix).all()
     assert (np.abs(features.matrix) <= HIGHEST).all()
-    nulls = panel.sort("session", "underlying").select(pl.sum_horizontal(pl.col(Z_COLUMNS).is_null().cast(pl.Int64)))
+    nulls = panel.sort("session", "underlying").select(pl.sum_horizontal(pl.col(ENGINE_FEATURES).is_null().cast(pl.Int64)))
     assert features.missing.tolist() == nulls.to_series().to_list()
     shuffled = build_features(panel.sample(fraction=1.0, shuffle=True, seed=5))
     assert np.array_equal(shuffled.matrix, features.matrix)
@@ -47,8 +47,8 @@ def test_features_are_complete_bounded_and_ordered(panel: pl.DataFrame) -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(60, 120), st.floats(0, 12))
 def test_every_engine_is_finite_even_on_repeated_rows(seed: int, count: int, spread: float) -> None:
     rng = np.random.default_rng(seed)
-    training = np.round(rng.normal(size=(count, len(Z_COLUMNS))) * spread, 0)
-    new = np.vstack([training[:3], np.full((1, len(Z_COLUMNS)), HIGHEST)])
+    training = np.round(rng.normal(size=(count, len(ENGINE_FEATURES))) * spread, 0)
+    new = np.vstack([training[:3], np.full((1, len(ENGINE_FEATURES)), HIGHEST)])
     for recipe in RECIPES:
         scores = run_engine(recipe.model, training, new, recipe.hyper_parameters)
         assert np.isfinite(scores.training).all()

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 
+from flowlake.datasets.raw_vendors import VENDORS
 from flowlake.datasets.registry import DATASETS
 from flowlake.market import Market
 from flowlake.market.s3server import S3Server, s3_server
@@ -21,7 +22,10 @@ from integration.market_bucket import LAYERS, call, fill, lake_hashes, run_comma
 
 THREADS = (1, 2, 4)
 VARIABLES = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-NOT_IN_THE_MARKET = {"ingest_cboe_snapshot", "ingest_lean_events", "ingest_lean_interest_rate"}
+NOT_IN_THE_MARKET = {
+    *("ingest_cboe_snapshot", "ingest_lean_events", "ingest_lean_interest_rate"),
+    *(f"ingest_{ds.name}" for ds in VENDORS),
+}
 """Vendors of whose files the synthetic market writes none."""
 
 

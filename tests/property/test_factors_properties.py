@@ -16,11 +16,10 @@ from flowlake.core import sessions
 from flowlake.datasets import curated
 from flowlake.datasets.factors import DAILY_FACTORS, FACTOR_PANEL, FACTORS, MIN_HISTORY, OPTION_IV, SCORED
 from flowlake.datasets.model import Dataset
-from flowlake.factors import robust
 from flowlake.factors.daily import daily_factors
 from flowlake.factors.option_iv import option_iv
 from flowlake.factors.panel import factor_panel
-from flowlake.quant import european
+from flowlake.quant import european, robust
 
 T = date(2024, 3, 13)
 CLOSE = sessions.close_utc(T)

@@ -11,10 +11,10 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from flowlake.anomalies.engines import isolation_forest, local_outlier_factor, percentiles, robust_z
-from flowlake.anomalies.features import HIGHEST, LOWEST_ONE_SIDED, build_features, judged, thinned
+from flowlake.anomalies.features import HIGHEST, LOWEST_ONE_SIDED, TWO_SIDED, build_features, judged, thinned
 from flowlake.anomalies.steps import MIN_SESSIONS, fit_anomaly_models, score_anomalies
 from flowlake.core import sessions
-from flowlake.datasets.factors import Z_COLUMNS
+from flowlake.datasets.factors import ENGINE_FEATURES
 from flowlake.datasets.model import Output
 from flowlake.datasets.signals import ANOMALY_SCORES, ENGINES, MODELS
 
@@ -26,7 +26,7 @@ NAMES = [f"U{i}" for i in range(6)]
 def make_panel(days: list[date] = DAYS, seed: int = 0) -> pl.DataFrame:
     rng = np.random.default_rng(seed)
     count = len(days) * len(NAMES)
-    scores = {name: rng.standard_t(6, count) for name in Z_COLUMNS}
+    scores = {name: rng.standard_t(6, count) for name in ENGINE_FEATURES}
     return pl.DataFrame({"session": [day for day in days for _ in NAMES], "underlying": NAMES * len(days), **scores})
 
 
@@ -63,7 +63,7 @@ def test_every_engine_finds_the_planted_outlier() -> None:
 
 
 def test_a_quiet_session_is_not_unusual_to_the_baseline() -> None:
-    quiet = dict.fromkeys(Z_COLUMNS, -9.0) | {"put_call_volume_ratio_z": 0.0, "skew_25d_z": 0.0, "gamma_exposure_usd_z": 0.0}
+    quiet = dict.fromkeys(ENGINE_FEATURES, -9.0) | dict.fromkeys(TWO_SIDED, 0.0)
     scores = scores_at(with_value(make_panel(), SESSION, "U2", **quiet))
     baseline = scores.filter((pl.col("engine") == "robust_z") & (pl.col("underlying") == "U2"))
     assert baseline["raw_score"].to_list() == [0.0]
@@ -73,7 +73,8 @@ def test_todays_and_later_rows_train_nothing() -> None:
     panel = make_panel()
     monday = date(2024, 2, 26)
     changed = panel.with_columns(
-        pl.when(pl.col("session") >= monday).then(pl.col(name) * 5 + 3).otherwise(pl.col(name)).alias(name) for name in Z_COLUMNS
+        pl.when(pl.col("session") >= monday).then(pl.col(name) * 5 + 3).otherwise(pl.col(name)).alias(name)
+        for name in ENGINE_FEATURES
     )
     assert models_at(panel, SESSION).equals(models_at(changed, SESSION))
     assert DAYS[-5] == monday
@@ -86,7 +87,7 @@ def test_models_state_a_window_before_the_week() -> None:
     models = models_at(make_panel(), SESSION)
     assert models["fitted_session"].unique().to_list() == [date(2024, 2, 26)]
     assert models["training_last_session"].unique().to_list() == [date(2024, 2, 23)]
-    assert json.loads(models["features"][0]) == list(Z_COLUMNS)
+    assert json.loads(models["features"][0]) == list(ENGINE_FEATURES)
     assert models["is_fitted"].all()
 
 
@@ -101,7 +102,7 @@ def test_row_order_and_threads_change_nothing() -> None:
 
 def test_missing_factors_are_counted_and_few_factors_abstain() -> None:
     panel = with_value(make_panel(), SESSION, "U0", iso_share_z=None, skew_25d_z=None)
-    panel = with_value(panel, SESSION, "U1", **dict.fromkeys(Z_COLUMNS[2:]))
+    panel = with_value(panel, SESSION, "U1", **dict.fromkeys(ENGINE_FEATURES[2:]))
     scores = scores_at(panel)
     assert scores.filter(pl.col("underlying") == "U0")["features_missing"].unique().to_list() == [2]
     few = scores.filter(pl.col("underlying") == "U1")
@@ -136,7 +137,7 @@ def test_features_clip_and_fill() -> None:
     panel = with_value(
         make_panel(DAYS[:1]), DAYS[0], "U0", premium_usd_z=99.0, option_volume_z=-99.0, skew_25d_z=-99.0, iso_share_z=None
     )
-    row = dict(zip(Z_COLUMNS, build_features(panel).matrix[0], strict=True))
+    row = dict(zip(ENGINE_FEATURES, build_features(panel).matrix[0], strict=True))
     assert (row["premium_usd_z"], row["option_volume_z"]) == (HIGHEST, LOWEST_ONE_SIDED)
     assert (row["skew_25d_z"], row["iso_share_z"]) == (-HIGHEST, 0.0)
 

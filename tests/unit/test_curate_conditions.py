@@ -1,26 +1,49 @@
-"""The sale-condition policy."""
+"""The sale-condition policies: what each says, that no version is edited, and how one is chosen."""
 
 from __future__ import annotations
+
+from datetime import date
 
 import polars as pl
 import pytest
 
-from flowlake.curate.conditions import OPRA_MASSIVE, decode
+from flowlake.core.errors import UsageError
+from flowlake.core.settings import Settings, load_settings
+from flowlake.curate import trades
+from flowlake.curate.conditions import (
+    ALL_MUST_ALLOW,
+    FLAGS,
+    OPRA_CONSOLIDATED,
+    OPRA_MASSIVE,
+    POLICIES,
+    ConditionPolicy,
+    decode,
+    policy_given,
+    policy_named,
+    sale_conditions,
+)
+from flowlake.datasets.curated import OPTION_TRADES
+from flowlake.datasets.policies import CONDITION_POLICY, SALE_CONDITIONS
+from flowlake.lake.hashing import data_hash
+from flowlake.quality.audit import audit
 
+SESSION = date(2024, 3, 4)
 CANCELS = {201, 203, 205, 207}
 LATE = {202, 204, 206}
 SINGLE_LEG = {208, 209, 210, 219, 227, 228, 229, 230, 231}
 VOLUME_ONLY = {246, 247, 248}
+COMPRESSION = {247}
 
 
-def ids(flag: str) -> set[int]:
-    return set(OPRA_MASSIVE.frame().filter(flag)["id"])
+def ids(flag: str, policy: ConditionPolicy = OPRA_MASSIVE) -> set[int]:
+    return set(policy.frame().filter(flag)["id"])
 
 
-def test_every_id_of_the_vendor_is_there_once() -> None:
-    every = OPRA_MASSIVE.frame()["id"].to_list()
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.label)
+def test_every_id_of_the_vendor_is_there_once(policy: ConditionPolicy) -> None:
+    every = policy.frame()["id"].to_list()
     assert every == [*range(201, 211), 219, *range(227, 249)]
-    assert OPRA_MASSIVE.frame()["letter"].is_unique().all()
+    assert policy.frame()["letter"].is_unique().all()
 
 
 def test_volume_price_and_direction() -> None:
@@ -30,20 +53,86 @@ def test_volume_price_and_direction() -> None:
     assert ids("in_volume") == every - CANCELS - LATE
     assert ids("sets_price") == every - CANCELS - LATE - VOLUME_ONLY
     assert ids("may_be_signed") == SINGLE_LEG
+    assert ids("in_baseline") == every - CANCELS - LATE - COMPRESSION
 
 
-def test_marks() -> None:
-    assert ids("is_iso") == {219, 228, 230}
-    assert ids("is_auction") == {227, 228}
-    assert ids("is_stock_tied") == {237, 240, 241, 242, 243, 244, 245}
-    assert ids("is_multi_leg") == {232, 233, 234, 235, 236, 238, 239, 246}
-    assert {229, 230} <= ids("is_cross")
-    assert 231 in ids("is_floor")
-    assert not ids("may_be_signed") & (ids("is_multi_leg") | ids("is_stock_tied") | ids("is_late") | ids("is_cancel"))
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.label)
+def test_marks(policy: ConditionPolicy) -> None:
+    assert ids("is_single_leg", policy) == SINGLE_LEG
+    assert ids("is_iso", policy) == {219, 228, 230}
+    assert ids("is_auction", policy) == {227, 228}
+    assert ids("is_cross", policy) == {229, 230, 234, 241}
+    assert ids("is_floor", policy) == {231, 235, 239, 242, 245, 246}
+    assert ids("is_stock_tied", policy) == {237, 240, 241, 242, 243, 244, 245}
+    assert ids("is_multi_leg", policy) == {232, 233, 234, 235, 236, 238, 239, 246}
+    legs = [ids(flag, policy) for flag in ("is_single_leg", "is_multi_leg", "is_stock_tied")]
+    assert sum(map(len, legs)) == len(set.union(*legs)), "one kind of legs each"
+    assert not ids("may_be_signed", policy) & (legs[1] | legs[2] | ids("is_late", policy) | ids("is_cancel", policy))
+    assert ids("may_be_signed", policy) <= ids("in_baseline", policy) <= ids("in_volume", policy)
+    assert ids("sets_price", policy) <= ids("in_volume", policy)
 
 
-def decoded(text: str | None) -> dict[str, object]:
-    return decode(pl.Series([text], dtype=pl.String)).row(0, named=True)
+def test_the_policies_differ_in_late_prints_alone() -> None:
+    assert ids("in_volume", OPRA_CONSOLIDATED) - ids("in_volume") == LATE
+    assert ids("sets_price", OPRA_CONSOLIDATED) - ids("sets_price") == {204}, "the only one that is in sequence"
+    same = [flag for flag in FLAGS if flag not in ("in_volume", "sets_price")]
+    assert OPRA_CONSOLIDATED.frame().select("id", *same).equals(OPRA_MASSIVE.frame().select("id", *same))
+
+
+HASHES = {
+    "opra-massive@1": "2b4566be8264783a",
+    "opra-consolidated@1": "c91e22ec02e9aad0",
+}
+
+
+def test_a_version_is_never_edited() -> None:
+    """A change of the rows below is a new version beside the old one: partitions name the version that they were made with."""
+    assert {policy.label: data_hash(policy.table())[:16] for policy in POLICIES} == HASHES
+
+
+# --- The dataset ---------------------------------------------------------------------------------------------------
+
+
+def test_the_dataset_has_a_row_per_policy_version_and_condition() -> None:
+    table = SALE_CONDITIONS.conform(sale_conditions({}, SESSION).tables["sale_conditions"], SESSION)
+    assert audit(SALE_CONDITIONS, table, SESSION).success
+    assert table.height == len(POLICIES) * 34
+    late = table.filter(pl.col("letter") == "D").select("policy", "version", "in_volume", "sets_price", "in_baseline")
+    assert late.rows() == [("opra-consolidated", 1, True, True, False), ("opra-massive", 1, False, False, False)]
+    blank = table.filter((pl.col("condition") == 0) & (pl.col("policy") == "opra-massive"))
+    assert blank.select("condition_group", "in_volume", "may_be_signed", "is_single_leg").row(0) == (
+        "unreported",
+        True,
+        False,
+        False,
+    )
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.label)
+def test_a_policy_survives_as_a_table(policy: ConditionPolicy) -> None:
+    assert policy_given({CONDITION_POLICY: policy.table()}) == policy
+    assert policy_given({}) == OPRA_MASSIVE
+
+
+def test_a_print_without_a_condition_decodes_as_its_row_says() -> None:
+    row = OPRA_MASSIVE.table().filter(pl.col("condition") == 0).row(0, named=True)
+    assert {flag: decoded(None)[flag] for flag in FLAGS} == {flag: row[flag] for flag in FLAGS}
+
+
+def test_a_policy_is_chosen_by_name_or_version() -> None:
+    assert policy_named("opra-massive") == policy_named("opra-massive@1") == OPRA_MASSIVE
+    assert policy_named(Settings().condition_policy) == OPRA_MASSIVE
+    assert policy_named(load_settings({"FLOWLAKE_CONDITION_POLICY": "opra-consolidated"}).condition_policy) == OPRA_CONSOLIDATED
+    for text in ("opra", "opra-massive@2", "@1", "", "opra-massive@"):
+        with pytest.raises(UsageError, match="there is no condition policy"):
+            policy_named(text)
+
+
+# --- Decoding ------------------------------------------------------------------------------------------------------
+
+
+def decoded(text: str | None, policy: ConditionPolicy = OPRA_MASSIVE) -> dict[str, object]:
+    return decode(pl.Series([text], dtype=pl.String), policy).row(0, named=True)
 
 
 @pytest.mark.parametrize("text", [None, "", " "])
@@ -51,13 +140,14 @@ def test_a_blank_condition_counts_but_may_not_be_signed(text: str | None) -> Non
     row = decoded(text)
     assert (row["condition"], row["condition_group"]) == (0, "unreported")
     assert (row["in_volume"], row["sets_price"], row["may_be_signed"]) == (True, True, False)
+    assert (row["in_baseline"], row["is_single_leg"]) == (True, False)
 
 
 @pytest.mark.parametrize(("text", "condition"), [("999", 999), ("abc", 0), ("²", 0), ("9" * 30, 0)])
 def test_an_unknown_condition_neither_counts_nor_signs(text: str, condition: int) -> None:
     row = decoded(text)
     assert (row["condition"], row["condition_group"]) == (condition, "unknown")
-    assert not any(row[flag] for flag in ("in_volume", "sets_price", "may_be_signed", "is_cancel"))
+    assert not any(row[flag] for flag in (*ALL_MUST_ALLOW, "is_cancel"))
 
 
 def test_of_several_conditions_all_must_allow_and_any_marks() -> None:
@@ -67,6 +157,56 @@ def test_of_several_conditions_all_must_allow_and_any_marks() -> None:
     assert row["is_multi_leg"]
     assert row["in_volume"]
     assert not row["may_be_signed"]
+    assert not row["is_single_leg"]
     assert not decoded("209,202")["in_volume"]
+    assert not decoded("209,247")["in_baseline"]
     assert decoded("209,207")["is_cancel"]
     assert decoded("209,248")["is_extended_hours"]
+
+
+def test_the_other_policy_keeps_what_was_reported_late() -> None:
+    massive, consolidated = (decoded("204", policy) for policy in POLICIES)
+    assert (massive["in_volume"], massive["sets_price"]) == (False, False)
+    assert (consolidated["in_volume"], consolidated["sets_price"]) == (True, True)
+    for row in (massive, consolidated):
+        assert (row["is_late"], row["may_be_signed"], row["in_baseline"]) == (True, False, False)
+    assert not decoded("204,247", OPRA_CONSOLIDATED)["sets_price"]
+
+
+def test_curation_follows_the_policy_that_it_is_given() -> None:
+    raw = pl.DataFrame(
+        {
+            "ticker": ["O:SPY240315C00500000"] * 3,
+            "conditions": ["209", "204", "202"],
+            "correction": ["0"] * 3,
+            "exchange": [302] * 3,
+            "participant_timestamp": [None] * 3,
+            "price": [1.0, 2.0, 3.0],
+            "sip_timestamp": [1_709_566_200_000_000_000 + i * 10**9 for i in range(3)],
+            "size": [1.0, 2.0, 3.0],
+            "row": [0, 1, 2],
+            "session": [SESSION] * 3,
+        },
+        schema_overrides={"participant_timestamp": pl.Int64},
+    )
+    contracts = pl.DataFrame(
+        {
+            "contract": ["SPY240315C00500000"],
+            "underlying": ["SPY"],
+            "root": ["SPY"],
+            "expiry": [date(2024, 3, 15)],
+            "right": ["C"],
+            "strike": [500.0],
+            "multiplier": [100.0],
+        }
+    )
+    counted = {}
+    for policy in POLICIES:
+        inputs = {trades.SOURCE: raw, "contracts": contracts, CONDITION_POLICY: policy.table()}
+        table = OPTION_TRADES.conform(trades.option_trades(inputs, SESSION).tables["option_trades"], SESSION)
+        assert audit(OPTION_TRADES, table, SESSION).success
+        counted[policy.name] = (table["in_volume"].to_list(), table["sets_price"].to_list(), table["in_baseline"].to_list())
+    assert counted == {
+        "opra-massive": ([True, False, False], [True, False, False], [True, False, False]),
+        "opra-consolidated": ([True, True, True], [True, True, False], [True, False, False]),
+    }

@@ -24,10 +24,9 @@ from flowlake.datasets.factors import (
     Z_COLUMNS,
 )
 from flowlake.datasets.model import Adjust, Dataset
-from flowlake.factors import robust
 from flowlake.factors.forecasts import har_forecast
 from flowlake.factors.panel import factor_panel
-from flowlake.quant import realized
+from flowlake.quant import realized, robust
 
 T = date(2014, 6, 9)
 

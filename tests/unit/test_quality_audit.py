@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from dataclasses import replace
@@ -17,9 +18,11 @@ from hypothesis import strategies as st
 from flowlake.datasets import render
 from flowlake.datasets.checks import Between, Check, Matches, NotAbove, NotNull, OneOf, Severity, TableCheck, Unique
 from flowlake.datasets.model import UTC_NS, Column, Dataset, KnownAt, Layer
-from flowlake.quality import audit as audit_module
-from flowlake.quality.audit import audit, out_of_order, to_pandas
+from flowlake.quality import streaming
+from flowlake.quality.audit import AuditResult, audit, audit_file
 from flowlake.quality.data_docs import build_data_docs, choose_pages
+from flowlake.quality.expectations import Plan, Verdict, to_pandas
+from flowlake.quality.streaming import out_of_order
 
 SESSION = date(2024, 3, 4)
 MOMENT = datetime(2024, 3, 4, 15, tzinfo=UTC)
@@ -142,23 +145,133 @@ def test_order_is_that_of_a_sort_with_nulls_last(rows: list[tuple[str | None, in
 
 
 def test_failing_rows_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_module, "ROWS_KEPT", 5)
+    monkeypatch.setattr(streaming, "ROWS_KEPT", 5)
     failure = audit(DS, good(50).with_columns(flag=None).cast({"flag": pl.Boolean}), SESSION).failures[0]
     assert (failure.count, failure.rows.height) == (50, 5)
 
 
-def test_chunks_give_the_same_result_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    frame = pl.concat([good(40), broken(name="B", low=-1.0, flag=None)]).sort("name", "number")
+def same(a: AuditResult, b: AuditResult) -> bool:
+    """Equal in verdicts, counts, percentages, examples, failing rows and their order."""
+    failing = [
+        (x.rule, x.column, x.severity, x.count) == (y.rule, y.column, y.severity, y.count) and x.rows.equals(y.rows)
+        for x, y in zip(a.failures, b.failures, strict=True)
+    ]
+    return all(failing) and (a.success, a.evaluated, a.validation) == (b.success, b.evaluated, b.validation)
+
+
+def in_pieces(frame: pl.DataFrame, ds: Dataset, rows: int = 7) -> tuple[AuditResult, AuditResult]:
+    """The result on a table and on its file, both judged in pieces of so many rows."""
+    file = io.BytesIO()
+    frame.write_parquet(file, row_group_size=max(rows // 2, 1))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(streaming, "WHOLE_CELLS", 0)
+        patched.setattr(streaming, "CHUNK_ROWS", rows)
+        return audit(ds, frame, SESSION), audit_file(ds, file, SESSION)
+
+
+BROKEN = {
+    "nothing": {},
+    "a text": {"name": "B"},
+    "a null in a text": {"name": None},
+    "a null in a number": {"number": None},
+    "a null in a flag": {"flag": None},
+    "a value below its bound": {"low": -1.0},
+    "a pair": {"low": 9.0},
+    "a large whole number": {"big": 2**60},
+    "a warning": {"right": "X"},
+    "everything": {"name": "B", "number": -1, "low": -1.0, "flag": None, "big": 2**60, "right": "X", "ts_utc": None},
+}
+
+
+@pytest.mark.parametrize("columns", BROKEN.values(), ids=BROKEN)
+def test_pieces_and_files_give_the_same_result_as_the_whole(columns: dict[str, Any]) -> None:
+    numbered = good(40).with_columns(number=pl.int_range(pl.len()))
+    right = numbered.with_columns(name=pl.when(pl.col("number") < 20).then(pl.lit("a")).otherwise(pl.lit("b")))
+    frame = pl.concat([right, broken(**columns).head(1)] if columns else [right]).sort("name", "number", nulls_last=True)
     whole = audit(DS, frame, SESSION)
-    monkeypatch.setattr(audit_module, "CHUNK_ROWS", 7)
-    chunked = audit(DS, frame, SESSION)
-    assert [(f.rule, f.count) for f in chunked.failures] == [(f.rule, f.count) for f in whole.failures]
-    assert any(f.rule.startswith("one row per") for f in chunked.failures)
-    for a, b in zip(chunked.validation["results"], whole.validation["results"], strict=True):
-        if b["expectation_config"]["type"] == "expect_compound_columns_to_be_unique":
-            assert a["result"].pop("partial_unexpected_list") == []
-            assert b["result"].pop("partial_unexpected_list")
-        assert a == b
+    assert bool(whole.failures) is bool(columns)
+    for other in in_pieces(frame, DS):
+        assert same(other, whole)
+        assert json.loads(json.dumps(other.validation)) == other.validation
+
+
+@pytest.mark.parametrize("doubled", [0, 1, 5, 40])
+def test_repeated_keys_are_found_across_pieces(doubled: int) -> None:
+    unsorted = replace(DS, name=f"unsorted_{doubled}", sort_by=("flag",))
+    rows = good(40).with_columns(number=pl.int_range(pl.len()))
+    frame = pl.concat([rows, rows.head(doubled)])
+    whole = audit(unsorted, frame, SESSION)
+    assert [(f.rule, f.count) for f in whole.failures] == ([("one row per `name`, `number`", 2 * doubled)] if doubled else [])
+    for other in in_pieces(frame, unsorted):
+        examples = [result["result"].pop("partial_unexpected_list", []) for result in other.validation["results"]]
+        expected = [result["result"].get("partial_unexpected_list", []) for result in whole.validation["results"]]
+        assert [len(e) for e in examples] == [len(e) for e in expected]
+        stripped = [result | {"result": _without_examples(result["result"])} for result in whole.validation["results"]]
+        assert other.validation["results"] == stripped
+        assert [f.count for f in other.failures] == [f.count for f in whole.failures]
+        assert all(x.rows.equals(y.rows) for x, y in zip(other.failures, whole.failures, strict=True))
+
+
+def _without_examples(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name != "partial_unexpected_list"}
+
+
+def test_wrong_order_is_caught_where_two_pieces_meet() -> None:
+    rows = good(14).with_columns(number=pl.Series([*range(10, 17), *range(7)], dtype=pl.Int64))
+    whole = audit(DS, rows, SESSION)
+    assert [(f.rule, f.count) for f in whole.failures] == [("in order of `name`, `number`", 1)]
+    assert all(same(other, whole) for other in in_pieces(rows, DS))
+
+
+def test_a_file_with_other_columns_or_types_is_refused() -> None:
+    for frame in (good().drop("flag"), good().select(sorted(good().columns)), good().cast({"number": pl.Int32}), good().head(0)):
+        whole = audit(DS, frame, SESSION)
+        assert not whole.success
+        assert all(same(other, whole) for other in in_pieces(frame, DS))
+
+
+def test_failing_rows_are_the_first_of_all_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "ROWS_KEPT", 10)
+    frame = good(30).with_columns(number=pl.int_range(pl.len()) + 90)
+    for result in in_pieces(frame, DS):
+        failure = next(f for f in result.failures if f.column == "number")
+        assert failure.count == 19
+        assert failure.rows["number"].to_list() == list(range(101, 111))
+
+
+def test_a_text_is_judged_once_per_distinct_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    evaluate = Plan.evaluate
+
+    def counting(plan: Plan, frame: Any) -> list[Verdict]:
+        if list(frame.columns) == ["name"]:
+            seen.append(len(frame))
+        return evaluate(plan, frame)
+
+    monkeypatch.setattr(Plan, "evaluate", counting)
+    frame = good(40).with_columns(number=pl.int_range(pl.len()))
+    assert all(result.success for result in in_pieces(frame, DS, rows=20))
+    assert seen == [1, 1, 1, 1], "two pieces of the table, two of the file, each with one distinct name"
+
+
+def test_memory_follows_the_piece_and_not_the_file(tmp_path: Path) -> None:
+    """Arrow's own count of what is held at once, for a file of one and of eight pieces."""
+    import pyarrow as pa
+
+    peaks = []
+    for pieces in (1, 8):
+        rows = 20_000 * pieces
+        frame = pl.concat([good(20_000).with_columns(number=pl.lit(1, dtype=pl.Int64))] * pieces)
+        path = tmp_path / f"{rows}.parquet"
+        frame.write_parquet(path, row_group_size=20_000)
+        held: list[int] = []
+        source = streaming.FileSource(path)
+        for piece in source.pieces(frame.columns, 20_000):
+            assert piece.rows == 20_000
+            held.append(pa.total_allocated_bytes())
+        source.close()
+        peaks.append(max(held))
+    assert peaks[1] < 2 * peaks[0]
 
 
 def test_a_disagreement_of_filter_and_expectation_is_an_error() -> None:
@@ -189,12 +302,12 @@ table_checks: st.SearchStrategy[TableCheck] = st.one_of(
 
 
 def random_dataset(columns: list[tuple[str, Check]], tables: list[TableCheck]) -> Dataset:
-    """Every column nullable, no order, with the given checks; the name tells the checks, because plans are kept by name."""
+    """Every column nullable, with the given checks; the name tells the checks, because plans are kept by name."""
     bare = tuple(
         replace(column, nullable=True, checks=tuple(check for name, check in columns if name == column.name))
         for column in DS.columns
     )
-    return replace(DS, name="random", columns=bare, checks=tuple(tables), unique=False, may_be_empty=True, sort_by=())
+    return replace(DS, name="random", columns=bare, checks=tuple(tables), unique=False, may_be_empty=True, sort_by=("number",))
 
 
 @given(
@@ -202,14 +315,19 @@ def random_dataset(columns: list[tuple[str, Check]], tables: list[TableCheck]) -
     st.lists(table_checks, max_size=2, unique_by=repr),
     st.lists(st.tuples(texts, numbers, floats, floats, st.one_of(st.none(), st.booleans())), min_size=1, max_size=8),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_expectation_and_filter_agree_on_random_rows(
     columns: list[tuple[str, Check]], tables: list[TableCheck], rows: list[tuple[Any, ...]]
 ) -> None:
     ds = random_dataset(columns, tables)
     values = pl.DataFrame(rows, schema=["name", "number", "low", "high", "flag"], orient="row", infer_schema_length=None)
     frame = values.with_columns(right=pl.lit("C"), big=pl.lit(None), ts_utc=pl.lit(MOMENT))
-    result = audit(ds, ds.conform(frame, SESSION), SESSION)
+    conformed = ds.conform(frame, SESSION)
+    result = audit(ds, conformed, SESSION)
+    for other in in_pieces(conformed, ds, rows=3):
+        assert [(f.rule, f.count) for f in other.failures] == [(f.rule, f.count) for f in result.failures]
+        assert all(x.rows.equals(y.rows) for x, y in zip(other.failures, result.failures, strict=True))
+        assert [r["success"] for r in other.validation["results"]] == [r["success"] for r in result.validation["results"]]
     assert not [failure.rule for failure in result.failures if "Great Expectations counts" in failure.rule]
     expected = {render.rule_text(name, check) for name, check in render.rules(ds)}
     assert {failure.rule for failure in result.failures} <= expected

@@ -9,9 +9,18 @@ import numpy as np
 import polars as pl
 
 from flowlake.core.arrays import Float, Int
-from flowlake.datasets.factors import Z_COLUMNS
+from flowlake.datasets.factors import ENGINE_FEATURES
 
-TWO_SIDED = frozenset({"put_call_volume_ratio_z", "skew_25d_z", "gamma_exposure_usd_z"})
+TWO_SIDED = frozenset(
+    {
+        "put_call_volume_ratio_z",
+        "skew_25d_z",
+        "gamma_exposure_usd_z",
+        "net_call_otm_premium_usd_z",
+        "net_put_otm_premium_usd_z",
+        "hu_order_imbalance_z",
+    }
+)
 """Factors that are unusual on either side. The others are unusual only when high: a quiet day is no evidence."""
 HIGHEST = 12.0
 LOWEST_ONE_SIDED = -2.0
@@ -39,7 +48,7 @@ class Features:
         return Features(self.keys[positions], self.matrix[positions], self.missing[positions])
 
 
-def build_features(panel: pl.DataFrame, columns: tuple[str, ...] = Z_COLUMNS) -> Features:
+def build_features(panel: pl.DataFrame, columns: tuple[str, ...] = ENGINE_FEATURES) -> Features:
     """Features of the panel's rows, ordered by session and underlying whatever the order of the panel."""
     rows = panel.select("session", "underlying", *columns).sort("session", "underlying")
     clipped = rows.select(

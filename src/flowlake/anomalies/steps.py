@@ -10,7 +10,7 @@ import polars as pl
 
 from flowlake.anomalies.engines import percentiles, run_engine
 from flowlake.anomalies.features import MIN_FEATURES, TWO_SIDED, Features, build_features, judged, thinned
-from flowlake.datasets.factors import Z_COLUMNS
+from flowlake.datasets.factors import ENGINE_FEATURES
 from flowlake.datasets.model import Finding, Inputs, Output
 from flowlake.datasets.model_rows import Recipe, Training, find_model, model_row, models_frame, week_anchor
 from flowlake.datasets.signals import ENGINES
@@ -24,11 +24,11 @@ MOST_ROWS = 4_000
 """Training rows of the learned engines; more cost time and no longer change the order of the scores much."""
 SEED = 20_240_102
 
-_TWO_SIDED = [name in TWO_SIDED for name in Z_COLUMNS]
+_TWO_SIDED = [name in TWO_SIDED for name in ENGINE_FEATURES]
 RECIPES = (
-    Recipe("isolation_forest", "anomaly", Z_COLUMNS, {"trees": 100, "samples": 256, "seed": SEED, "most_rows": MOST_ROWS}),
-    Recipe("local_outlier_factor", "anomaly", Z_COLUMNS, {"neighbours": 20, "most_rows": MOST_ROWS}),
-    Recipe("robust_z", "anomaly", Z_COLUMNS, {"two_sided": _TWO_SIDED, "most_rows": MOST_ROWS}),
+    Recipe("isolation_forest", "anomaly", ENGINE_FEATURES, {"trees": 100, "samples": 256, "seed": SEED, "most_rows": MOST_ROWS}),
+    Recipe("local_outlier_factor", "anomaly", ENGINE_FEATURES, {"neighbours": 20, "most_rows": MOST_ROWS}),
+    Recipe("robust_z", "anomaly", ENGINE_FEATURES, {"two_sided": _TWO_SIDED, "most_rows": MOST_ROWS}),
 )
 
 _SCORES = {
@@ -106,7 +106,7 @@ def _changed(engine: str, model: dict[str, Any]) -> Finding:
 
 
 def _scored(today: Features, engine: str, model: dict[str, Any], training: Training) -> list[dict[str, Any]]:
-    enough = len(Z_COLUMNS) - today.missing >= MIN_FEATURES
+    enough = len(ENGINE_FEATURES) - today.missing >= MIN_FEATURES
     rows = [
         _row(today, i, engine, model, reason=f"fewer than {MIN_FEATURES} factors have a robust score yet")
         for i in range(today.keys.height)

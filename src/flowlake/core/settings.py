@@ -6,11 +6,12 @@ Below the edge functions take values. Secrets come only from the environment, or
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from flowlake.core.errors import UsageError
@@ -50,6 +51,49 @@ class S3Access:
 
 
 @dataclass(frozen=True)
+class FlowThresholds:
+    """From which figures unusual flow is a hit; `datasets/hits.py` says which rule uses which. A partition records them.
+
+    As settings their names have `flow_` in front. A name ends in its unit; `days` are calendar days, a `distance` is a logarithm
+    of strike over spot, out of the money.
+    """
+
+    sweep_premium_usd: float = 40_000.0
+    sweep_fills: float = 3.0
+    sweep_premium_z: float = 2.0
+    spike_premium_usd: float = 20_000.0
+    spike_size: float = 400.0
+    spike_premium_z: float = 2.5
+    spike_size_z: float = 2.0
+    min_samples: float = 12.0
+    robust_samples: float = 60.0
+    nbbo_coverage: float = 0.5
+    aggressor_share: float = 0.55
+    nbbo_age_ms: float = 1_000.0
+    block_premium_usd: float = 200_000.0
+    block_size: float = 500.0
+    short_days: float = 21.0
+    otm_distance: float = 0.05
+    otm_premium_usd: float = 50_000.0
+    otm_packets: float = 3.0
+    leaps_days: float = 270.0
+    leaps_premium_usd: float = 100_000.0
+    leaps_packets: float = 2.0
+    volume_to_open_interest: float = 1.0
+    volume_size: float = 500.0
+    negotiated_premium_usd: float = 100_000.0
+    negotiated_share: float = 0.5
+    repeated_hits: float = 3.0
+    repeated_premium_usd: float = 20_000.0
+    lottery_distance: float = 0.15
+    lottery_price_usd: float = 0.5
+    lottery_size: float = 500.0
+    lottery_days: float = 45.0
+    burst_premium_usd: float = 50_000.0
+    burst_packets: float = 5.0
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that a run may be told from outside. Names in upper case with `FLOWLAKE_` in front are the variables."""
 
@@ -75,6 +119,10 @@ class Settings:
     """What starts this run, such as the run of a scheduler; written into its records."""
     log_format: str = "text"
     """text for people, json for machines."""
+    condition_policy: str = "opra-massive"
+    """What sale conditions mean: `name@version` of a policy of `sale_conditions`, or a name for its newest version."""
+    flow: FlowThresholds = field(default_factory=FlowThresholds)
+    """One setting for each of its fields, `flow_` in front of the name."""
 
     @property
     def bucket_access(self) -> S3Access:
@@ -104,12 +152,14 @@ def without_secrets(text: str, settings: Settings) -> str:
     return _USER_IN_ADDRESS.sub("://***@", text)
 
 
-def described(settings: Settings) -> dict[str, str | int]:
+def described(settings: Settings) -> dict[str, str | int | float]:
     """Every setting as it may be shown: of a secret only whether it is set."""
-    shown: dict[str, str | int] = {}
+    shown: dict[str, str | int | float] = {}
     for f in fields(settings):
         value = getattr(settings, f.name)
-        if isinstance(value, Secret):
+        if isinstance(value, FlowThresholds):
+            shown |= {FLOW_PREFIX + name: threshold for name, threshold in asdict(value).items()}
+        elif isinstance(value, Secret):
             shown[f.name] = "set" if value else "not set"
         else:
             shown[f.name] = without_secrets(value, settings) if isinstance(value, str) else value
@@ -117,6 +167,27 @@ def described(settings: Settings) -> dict[str, str | int]:
 
 
 _WHOLE_NUMBERS = frozenset({"download_workers", "max_object_mb"})
+FLOW_PREFIX = "flow_"
+_THRESHOLDS = frozenset(FLOW_PREFIX + f.name for f in fields(FlowThresholds))
+_NAMES = frozenset(f.name for f in fields(Settings)) - {"flow"} | _THRESHOLDS
+
+
+def thresholds(values: Mapping[str, object]) -> FlowThresholds:
+    """The thresholds among settings by name, such as `described` gives them; defaults for the rest.
+
+    Raises UsageError for one that is no number of at least 0.
+    """
+    return FlowThresholds(**{name[len(FLOW_PREFIX) :]: _threshold(name, values[name]) for name in _THRESHOLDS & values.keys()})
+
+
+def _threshold(name: str, value: object) -> float:
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0.0 <= number < math.inf:
+        raise UsageError(f"{name} is {value!r}", "give a number of at least 0")
+    return number
 
 
 def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Settings:
@@ -127,14 +198,15 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None 
     environ = os.environ if environ is None else environ
     values: dict[str, str] = _config_file((folder or Path.cwd()) / CONFIG_FILE)
     values |= _secrets_file(environ.get(f"{PREFIX}SECRETS_FILE", ""))
-    known = {f.name for f in fields(Settings)}
-    values |= {n: environ[PREFIX + n.upper()] for n in known if environ.get(PREFIX + n.upper())}
+    values |= {n: environ[PREFIX + n.upper()] for n in _NAMES if environ.get(PREFIX + n.upper())}
     return _build(values)
 
 
 def _build(values: Mapping[str, str]) -> Settings:
-    built: dict[str, object] = {}
+    built: dict[str, object] = {"flow": thresholds(values)}
     for name, value in values.items():
+        if name in _THRESHOLDS:
+            continue
         if name in _SECRET_NAMES:
             built[name] = Secret(value)
         elif name in _WHOLE_NUMBERS:
@@ -152,9 +224,8 @@ def _config_file(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     values = {name: str(value) for name, value in _parse_toml(path).items()}
-    known = {f.name for f in fields(Settings)}
-    if unknown := sorted(set(values) - known):
-        raise UsageError(f"{path}: unknown setting {', '.join(unknown)}", f"known are {', '.join(sorted(known))}")
+    if unknown := sorted(set(values) - _NAMES):
+        raise UsageError(f"{path}: unknown setting {', '.join(unknown)}", f"known are {', '.join(sorted(_NAMES))}")
     if secret := sorted(set(values) & _SECRET_NAMES):
         raise UsageError(
             f"{path}: {', '.join(secret)} is a secret and does not belong in this file",

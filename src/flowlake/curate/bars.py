@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 
 import polars as pl
@@ -11,6 +12,7 @@ from flowlake.curate.contracts import NOT_IN_MASTER
 from flowlake.curate.screening import RowRule, is_not_negative, is_positive, is_whole, one_per_key, screen, subject
 from flowlake.curate.symbols import contract_of_ticker
 from flowlake.curate.timestamps import as_utc, nanoseconds, on_session_date
+from flowlake.curate.vendors import DAY_BARS, INDEX_MINUTE_BARS, MINUTE_BARS, Translate, as_is, first_present
 from flowlake.datasets.model import Finding, Inputs, Output
 
 _FIGURES = ("open", "high", "low", "close", "volume", "transactions")
@@ -19,27 +21,39 @@ _CORRECTED_FILE = "ask the vendor for a corrected file; it is taken up when the 
 
 
 def option_bars_1m(inputs: Inputs, session: date) -> Output:
-    """Required inputs: massive_option_minute, contracts."""
-    return _option_bars(inputs, session, "massive_option_minute", "option_bars_1m", ("ticker", "window_start"))
+    """Required input: contracts, and one of `vendors.MINUTE_BARS`; the first of them that exists is used."""
+    return _option_bars(inputs, session, MINUTE_BARS, "option_bars_1m", ("ticker", "window_start"))
 
 
 def option_bars_1d(inputs: Inputs, session: date) -> Output:
-    """Required inputs: massive_option_day, contracts."""
-    return _option_bars(inputs, session, "massive_option_day", "option_bars_1d", ("ticker",))
+    """Required input: contracts, and one of `vendors.DAY_BARS`; the first of them that exists is used."""
+    return _option_bars(inputs, session, DAY_BARS, "option_bars_1d", ("ticker",))
 
 
 def equity_bars_1m(inputs: Inputs, session: date) -> Output:
-    """Required input: massive_stock_minute."""
-    return _stock_bars(inputs, session, "massive_stock_minute", "equity_bars_1m", ("ticker", "window_start"))
+    """Optional inputs: massive_stock_minute, and `vendors.INDEX_MINUTE_BARS` for indexes that it does not have."""
+    key = ("ticker", "window_start")
+    tables, findings, seen = [], [], pl.Series(dtype=pl.String)
+    for source, translate in {"massive_stock_minute": as_is, **INDEX_MINUTE_BARS}.items():
+        if source not in inputs:
+            continue
+        raw = translate(inputs[source], session).filter(~pl.col("ticker").is_in(seen.implode()))
+        table, found = _stock_bars(raw, session, source, "equity_bars_1m", key)
+        seen = pl.concat([seen, raw["ticker"].unique()])
+        tables.append(table)
+        findings += found
+    return Output({"equity_bars_1m": pl.concat(tables)}, tuple(findings))
 
 
 def equity_bars_1d(inputs: Inputs, session: date) -> Output:
     """Required input: massive_stock_day. The bar is the vendor's, not an aggregate of minute bars."""
-    return _stock_bars(inputs, session, "massive_stock_day", "equity_bars_1d", ("ticker",))
+    table, findings = _stock_bars(inputs["massive_stock_day"], session, "massive_stock_day", "equity_bars_1d", ("ticker",))
+    return Output({"equity_bars_1d": table}, tuple(findings))
 
 
-def _option_bars(inputs: Inputs, session: date, source: str, dataset: str, key: tuple[str, ...]) -> Output:
-    raw = inputs[source]
+def _option_bars(inputs: Inputs, session: date, order: Mapping[str, Translate], dataset: str, key: tuple[str, ...]) -> Output:
+    source = first_present(inputs, order) or next(iter(order))
+    raw = order[source](inputs[source], session)
     rows = raw.with_columns(contract=contract_of_ticker()).join(
         inputs["contracts"].select("contract", "underlying", "root", "expiry", "right", "strike"), on="contract", how="left"
     )
@@ -48,16 +62,17 @@ def _option_bars(inputs: Inputs, session: date, source: str, dataset: str, key: 
     return Output({dataset: table}, tuple(findings))
 
 
-def _stock_bars(inputs: Inputs, session: date, source: str, dataset: str, key: tuple[str, ...]) -> Output:
-    raw = inputs[source]
+def _stock_bars(
+    raw: pl.DataFrame, session: date, source: str, dataset: str, key: tuple[str, ...]
+) -> tuple[pl.DataFrame, list[Finding]]:
     kept, findings = _screened(raw, raw, session, source, dataset, key, ())
-    table = kept.rename({"ticker": "underlying"}).with_columns(
+    table = kept.select(pl.col("ticker").alias("underlying"), *_FIGURES, "window_start").with_columns(
         ts_utc=as_utc("window_start"),
         is_regular=pl.col("window_start").is_between(
             nanoseconds(calendar.open_utc(session)), nanoseconds(calendar.close_utc(session)), closed="left"
         ),
     )
-    return Output({dataset: table}, tuple(findings))
+    return table, findings
 
 
 def _screened(

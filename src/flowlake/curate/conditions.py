@@ -1,27 +1,35 @@
-"""What an OPRA sale condition means for volume, price and direction: a policy, as data, with a name and a version.
+"""What an OPRA sale condition means for volume, price, direction and baselines: policies, as data, with names and versions.
 
-Vendors disagree (Massive leaves late prints out of the volume, others keep condition D), so the policy is named after the one
-it follows. Ids are Massive's; letters are OPRA's. Two cases that the table cannot hold:
+Vendors disagree on prints that are reported late, so a policy is named after the reading that it follows, and the settings choose
+one. Ids are Massive's; letters are OPRA's. Two cases that a row per condition cannot hold:
 
 - **blank** (files before 2019-11-04 have no conditions): `unreported`. Such prints are in the vendor's bars, so they are in the
   volume and set prices; whether one was a leg of a package is unknown, so none may be signed.
 - **unknown id**: `unknown`. Neither in the volume nor signed, until the policy says what it is.
 
-A print with several conditions counts only if each of them allows it, and carries the marks of all.
-Source: OPRA message specification; Massive's list of conditions and its rules for updating bars.
+A print with several conditions counts only if each of them allows it, and carries the marks of all. A policy that has been used is
+never edited: a change is a new version beside the old one.
+Sources: OPRA message specification (types of last sale messages); Massive's list of conditions and its rules for updating bars; the
+tables of trade conditions of NxCore and ThetaData.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import date
 
 import polars as pl
 
+from flowlake.core.errors import UsageError
+from flowlake.datasets.model import Inputs, Output
+from flowlake.datasets.policies import CONDITION_POLICY, SALE_CONDITIONS
+
 NO_CONDITION = 0
+ALL_MUST_ALLOW = ("in_volume", "sets_price", "may_be_signed", "in_baseline", "is_single_leg")
+"""Of several conditions each must allow it; the other flags are marks, of which one is enough."""
 FLAGS = (
-    "in_volume",
-    "sets_price",
-    "may_be_signed",
+    *ALL_MUST_ALLOW,
     "is_iso",
     "is_auction",
     "is_cross",
@@ -31,9 +39,9 @@ FLAGS = (
     "is_late",
     "is_cancel",
 )
-_ALL_MUST_ALLOW = FLAGS[:3]
 UNREPORTED = "unreported"
 UNKNOWN = "unknown"
+EXTENDED_HOURS = 248
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class Condition:
     in_volume: bool = True
     sets_price: bool = True
     may_be_signed: bool = True
+    in_baseline: bool = True
+    is_single_leg: bool = True
     is_iso: bool = False
     is_auction: bool = False
     is_cross: bool = False
@@ -64,17 +74,39 @@ class ConditionPolicy:
     version: int
     conditions: tuple[Condition, ...]
 
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
     def frame(self) -> pl.DataFrame:
         """One row per id: `id`, `letter`, `group` and the flags."""
         return pl.DataFrame([vars(c) for c in self.conditions])
 
+    def table(self) -> pl.DataFrame:
+        """Rows of `sale_conditions`: one per id, and one of id 0 for prints without a condition."""
+        rows = pl.DataFrame([vars(c) for c in (_UNREPORTED, *self.conditions)])
+        named = rows.rename({"id": "condition", "group": "condition_group"})
+        return named.with_columns(policy=pl.lit(self.name), version=pl.lit(self.version)).select(
+            pl.col(column.name).cast(column.dtype) for column in SALE_CONDITIONS.columns
+        )
+
+
+# --- The conditions ------------------------------------------------------------------------------------------------
+
 
 def _cancel(id: int, letter: str) -> Condition:
-    return Condition(id, letter, "cancel", in_volume=False, sets_price=False, may_be_signed=False, is_cancel=True)
+    return replace(_nothing(id, letter, "cancel"), is_cancel=True)
 
 
 def _late(id: int, letter: str) -> Condition:
-    return Condition(id, letter, "late", in_volume=False, sets_price=False, may_be_signed=False, is_late=True)
+    return replace(_nothing(id, letter, "late"), is_late=True)
+
+
+def _nothing(id: int, letter: str, group: str) -> Condition:
+    """Counts for nothing; whether it was one of several legs is not known."""
+    return Condition(
+        id, letter, group, in_volume=False, sets_price=False, may_be_signed=False, in_baseline=False, is_single_leg=False
+    )
 
 
 def _package(id: int, letter: str, group: str, *, is_cross: bool = False, is_floor: bool = False) -> Condition:
@@ -83,6 +115,7 @@ def _package(id: int, letter: str, group: str, *, is_cross: bool = False, is_flo
         letter,
         group,
         may_be_signed=False,
+        is_single_leg=False,
         is_cross=is_cross,
         is_floor=is_floor,
         is_multi_leg=group != "stock_tied",
@@ -90,11 +123,22 @@ def _package(id: int, letter: str, group: str, *, is_cross: bool = False, is_flo
     )
 
 
-def _volume_only(id: int, letter: str, group: str, *, is_floor: bool = False, is_multi_leg: bool = False) -> Condition:
-    return Condition(id, letter, group, sets_price=False, may_be_signed=False, is_floor=is_floor, is_multi_leg=is_multi_leg)
+def _volume_only(
+    id: int, letter: str, group: str, *, in_baseline: bool = True, is_floor: bool = False, is_multi_leg: bool = False
+) -> Condition:
+    return Condition(
+        id,
+        letter,
+        group,
+        sets_price=False,
+        may_be_signed=False,
+        in_baseline=in_baseline,
+        is_single_leg=False,
+        is_floor=is_floor,
+        is_multi_leg=is_multi_leg,
+    )
 
 
-EXTENDED_HOURS = 248
 OPRA_MASSIVE = ConditionPolicy(
     name="opra-massive",
     version=1,
@@ -130,10 +174,62 @@ OPRA_MASSIVE = ConditionPolicy(
         _package(244, "r", "stock_tied"),
         _package(245, "s", "stock_tied", is_floor=True),
         _volume_only(246, "t", "proprietary_floor", is_floor=True, is_multi_leg=True),
-        _volume_only(247, "u", "compression"),
+        _volume_only(247, "u", "compression", in_baseline=False),
         _volume_only(EXTENDED_HOURS, "v", "extended_hours"),
     ),
 )
+"""The vendor whose bars the prints are reconciled with: no late print is in its volume or sets a price of its bars."""
+
+
+def _with(policy: ConditionPolicy, name: str, changed: Iterable[Condition]) -> ConditionPolicy:
+    """Another policy that reads some conditions differently."""
+    by_id = {condition.id: condition for condition in changed}
+    return ConditionPolicy(name, 1, tuple(by_id.get(condition.id, condition) for condition in policy.conditions))
+
+
+OPRA_CONSOLIDATED = _with(
+    OPRA_MASSIVE,
+    "opra-consolidated",
+    (
+        replace(_late(202, "B"), in_volume=True),
+        replace(_late(204, "D"), in_volume=True, sets_price=True),
+        replace(_late(206, "F"), in_volume=True),
+    ),
+)
+"""Every contract that changed hands is in the volume, whenever it was reported. OPRA's D is late but in sequence, so it sets prices
+as any print does; B and F are out of sequence, and a bar's close must not be theirs. A late print's time is that of its report: it
+is not signed against the quotes of that time, and it is in no baseline."""
+POLICIES = (OPRA_MASSIVE, OPRA_CONSOLIDATED)
+"""Every version of every policy."""
+
+
+def policy_named(text: str) -> ConditionPolicy:
+    """The policy `name@version`, or the newest version of `name`. Raises UsageError where there is none."""
+    found = [policy for policy in POLICIES if text in (policy.name, policy.label)]
+    if not found:
+        known = ", ".join(policy.label for policy in POLICIES)
+        raise UsageError(f"there is no condition policy {text!r}", f"give one of: {known}; without a version the newest is taken")
+    return max(found, key=lambda policy: policy.version)
+
+
+def policy_given(inputs: Inputs) -> ConditionPolicy:
+    """The policy that a step was given as `condition_policy`, rows of `sale_conditions`; without that input `opra-massive`."""
+    rows = inputs.get(CONDITION_POLICY)
+    if rows is None:
+        return OPRA_MASSIVE
+    conditions = [
+        Condition(row["condition"], row["letter"], row["condition_group"], **{flag: row[flag] for flag in FLAGS})
+        for row in rows.filter(pl.col("condition") != NO_CONDITION).iter_rows(named=True)
+    ]
+    return ConditionPolicy(rows["policy"][0], rows["version"][0], tuple(conditions))
+
+
+def sale_conditions(inputs: Inputs, session: date) -> Output:
+    """Table `sale_conditions`: every policy that can be chosen. It needs no input."""
+    return Output({"sale_conditions": pl.concat(policy.table() for policy in POLICIES)})
+
+
+# --- Decoding ------------------------------------------------------------------------------------------------------
 
 
 def decode(texts: pl.Series, policy: ConditionPolicy = OPRA_MASSIVE) -> pl.DataFrame:
@@ -160,8 +256,8 @@ def decode(texts: pl.Series, policy: ConditionPolicy = OPRA_MASSIVE) -> pl.DataF
 
 def _decoded(text: str | None, table: dict[int, Condition]) -> tuple[object, ...]:
     ids = [_id(part) for part in (text or "").split(",") if part.strip()]
-    met = [table[i] if i in table else _not_in_policy(i) for i in ids] or [_UNREPORTED]
-    flags = ((all if flag in _ALL_MUST_ALLOW else any)(getattr(c, flag) for c in met) for flag in FLAGS)
+    met = [table[i] if i in table else _nothing(i, "", UNKNOWN) for i in ids] or [_UNREPORTED]
+    flags = ((all if flag in ALL_MUST_ALLOW else any)(getattr(c, flag) for c in met) for flag in FLAGS)
     return (text, met[0].id, met[0].group, *flags, EXTENDED_HOURS in ids)
 
 
@@ -170,8 +266,4 @@ def _id(part: str) -> int:
     return int(part) if part.isascii() and part.isdigit() and len(part) < 10 else NO_CONDITION
 
 
-def _not_in_policy(id: int) -> Condition:
-    return Condition(id, "", UNKNOWN, in_volume=False, sets_price=False, may_be_signed=False)
-
-
-_UNREPORTED = Condition(NO_CONDITION, "", UNREPORTED, may_be_signed=False)
+_UNREPORTED = Condition(NO_CONDITION, "", UNREPORTED, may_be_signed=False, is_single_leg=False)

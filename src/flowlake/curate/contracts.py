@@ -12,6 +12,8 @@ from flowlake.curate.expiries import settlement_session
 from flowlake.curate.roots import root_terms
 from flowlake.curate.screening import RowRule, Subject, screen
 from flowlake.curate.symbols import CONTRACT_FIELDS, parse_tickers
+from flowlake.curate.vendors import OF_THE_CLOSE_BEFORE, not_expired
+from flowlake.curate.vendors import TICKER_SOURCES as VENDOR_SOURCES
 from flowlake.datasets.model import UTC_NS, Finding, Inputs, Output
 
 TICKER_SOURCES = (
@@ -20,6 +22,7 @@ TICKER_SOURCES = (
     "massive_option_day",
     "massive_option_quotes",
     "open_interest_file",
+    *VENDOR_SOURCES,
 )
 """Raw datasets that name contracts by vendor ticker."""
 
@@ -57,7 +60,8 @@ def contracts(inputs: Inputs, session: date) -> Output:
     findings: list[Finding] = []
     for source in TICKER_SOURCES:
         if source in inputs:
-            parsed, found = _from_tickers(inputs[source], source, session)
+            raw = inputs[source]
+            parsed, found = _from_tickers(not_expired(raw, session) if source in OF_THE_CLOSE_BEFORE else raw, source, session)
             seen.append(parsed)
             findings += found
     if snapshots.SOURCE in inputs:
@@ -109,7 +113,7 @@ def _from_tickers(raw: pl.DataFrame, source: str, session: date) -> tuple[pl.Dat
 def _from_snapshot(raw: pl.DataFrame, session: date) -> tuple[pl.DataFrame, list[Finding]]:
     about = Subject("contracts", snapshots.SOURCE, session, (*raw.columns, "expiry"))
     kept, findings = screen(snapshots.with_contracts(raw, session), about, SNAPSHOT_RULES)
-    return kept.with_columns(strike=pl.col("strike_thousandths") / 1000).select(*CONTRACT_FIELDS), findings
+    return kept.with_columns(strike=(pl.col("strike_thousandths") / 1000).round(3)).select(*CONTRACT_FIELDS), findings
 
 
 def _assumed_terms(terms: pl.DataFrame, session: date) -> list[Finding]:

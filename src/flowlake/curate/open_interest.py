@@ -11,6 +11,7 @@ from flowlake.curate import snapshots
 from flowlake.curate.contracts import NOT_IN_MASTER, SNAPSHOT_RULES
 from flowlake.curate.screening import RowRule, is_not_negative, is_whole, one_per_key, screen, subject
 from flowlake.curate.symbols import contract_of_ticker
+from flowlake.curate.vendors import MORNING_OPEN_INTEREST
 from flowlake.datasets.curated import OPEN_INTEREST
 from flowlake.datasets.model import KNOWN_AT, UTC_NS, Finding, Inputs, Output
 
@@ -19,8 +20,8 @@ _MASTER = ("contract", "underlying", "root", "expiry", "right", "strike")
 
 
 def open_interest(inputs: Inputs, session: date) -> Output:
-    """Required input: contracts. Optional inputs: open_interest_file (of the session's close), cboe_snapshot (published in the
-    session's morning, so of the close before)."""
+    """Required input: contracts. Optional inputs: open_interest_file (of the session's close), cboe_snapshot and
+    `vendors.MORNING_OPEN_INTEREST` (published in the session's morning, so of the close before)."""
     master = inputs["contracts"].select(_MASTER)
     columns = OPEN_INTEREST.polars_schema()
     tables = [pl.DataFrame(schema=columns)]
@@ -39,6 +40,16 @@ def open_interest(inputs: Inputs, session: date) -> Output:
         table, found = _screened(rows, raw, snapshots.SOURCE, SNAPSHOT_RULES, "oi", session)
         listed = table.drop(name for name in _MASTER if name != "contract").join(master, on="contract", how="inner")
         tables.append(_dated(listed, snapshots.SOURCE, previous_session(session)).select(*columns))
+        findings += found
+    for source, translate in MORNING_OPEN_INTEREST.items():
+        if source not in inputs:
+            continue
+        raw = translate(inputs[source], session)
+        rows = raw.with_columns(contract=contract_of_ticker(), root_is_inferred=pl.lit(False)).join(
+            master, on="contract", how="left"
+        )
+        table, found = _screened(rows, raw, source, (NOT_IN_MASTER,), "open_interest", session)
+        tables.append(_dated(table, source, previous_session(session)).select(*columns))
         findings += found
     return Output({OPEN_INTEREST.name: pl.concat(tables)}, tuple(findings))
 

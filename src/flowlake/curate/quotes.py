@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 
 import polars as pl
 
@@ -19,6 +20,7 @@ from flowlake.curate.contracts import NOT_IN_MASTER, SNAPSHOT_RULES
 from flowlake.curate.screening import RowRule, Subject, is_not_negative, is_positive, one_per_key, screen, subject
 from flowlake.curate.symbols import contract_of_ticker
 from flowlake.curate.timestamps import as_utc, nanoseconds, on_session_date
+from flowlake.curate.vendors import QUOTE_CHAINS, QUOTE_STREAMS, Translate
 from flowlake.datasets.curated import OPTION_QUOTES_EOD
 from flowlake.datasets.model import UTC_NS, Finding, Inputs, Output
 
@@ -29,10 +31,13 @@ _Curated = tuple[pl.DataFrame, list[Finding]]
 
 
 def option_quotes_eod(inputs: Inputs, session: date) -> Output:
-    """Required input: contracts. Optional inputs: cboe_snapshot, massive_option_quotes."""
+    """Required input: contracts. Optional inputs: cboe_snapshot, massive_option_quotes, `vendors.QUOTE_STREAMS` and
+    `vendors.QUOTE_CHAINS`."""
     sources: dict[str, Callable[[pl.DataFrame, pl.DataFrame, date], _Curated]] = {
         snapshots.SOURCE: _from_snapshot,
         QUOTES: _from_quotes,
+        **{source: partial(_from_stream, source, translate) for source, translate in QUOTE_STREAMS.items()},
+        **{source: partial(_from_chain, source, translate) for source, translate in QUOTE_CHAINS.items()},
     }
     master = inputs["contracts"].select(_MASTER)
     columns = {column.name: column.dtype for column in OPTION_QUOTES_EOD.columns}
@@ -101,11 +106,32 @@ def _snapshot_notes(rooted: pl.DataFrame, about: Subject, session: date) -> list
 
 
 def _from_quotes(raw: pl.DataFrame, master: pl.DataFrame, session: date) -> _Curated:
-    about = subject(raw, OPTION_QUOTES_EOD.name, QUOTES, session)
+    absent = pl.lit(None, dtype=pl.Float64)
+    full = raw.with_columns(spot=absent, vendor_iv=absent, vendor_delta=absent, vendor_gamma=absent)
+    return _last_quotes(full, subject(raw, OPTION_QUOTES_EOD.name, QUOTES, session), master, session)
+
+
+def _from_stream(source: str, translate: Translate, raw: pl.DataFrame, master: pl.DataFrame, session: date) -> _Curated:
+    full = translate(raw, session).with_columns(sequence_number=pl.lit(None, dtype=pl.Int64))
+    return _last_quotes(full, subject(full, OPTION_QUOTES_EOD.name, source, session), master, session)
+
+
+def _from_chain(source: str, translate: Translate, raw: pl.DataFrame, master: pl.DataFrame, session: date) -> _Curated:
+    """A chain says each contract once; rows that contradict each other are all left out."""
+    full = translate(raw, session).with_columns(sequence_number=pl.lit(None, dtype=pl.Int64))
+    about = subject(full, OPTION_QUOTES_EOD.name, source, session)
+    values = [name for name in full.columns if name not in ("ticker", "row", "sequence_number")]
+    distinct, repeated = one_per_key(full, about, ["ticker"], values)
+    table, found = _last_quotes(distinct, about, master, session)
+    return table, repeated + found
+
+
+def _last_quotes(quotes: pl.DataFrame, about: Subject, master: pl.DataFrame, session: date) -> _Curated:
+    """Of each contract the last quote at or before the close."""
     # Quotes with one timestamp and no sequence number have no order: the content breaks the tie.
     order = ["sip_timestamp", "sequence_number", "bid_price", "ask_price", "bid_size", "ask_size", "row"]
     last = (
-        raw.filter(pl.col("sip_timestamp") <= nanoseconds(close_utc(session)))
+        quotes.filter(pl.col("sip_timestamp") <= nanoseconds(close_utc(session)))
         .sort("ticker", *order, nulls_last=False)
         .unique(subset="ticker", keep="last", maintain_order=True)
         .with_columns(contract=contract_of_ticker())
@@ -124,10 +150,8 @@ def _from_quotes(raw: pl.DataFrame, master: pl.DataFrame, session: date) -> _Cur
         ask=_above_zero("ask_price"),
         bid_size=pl.when(pl.col("bid_price") > 0).then("bid_size"),
         ask_size=pl.when(pl.col("ask_price") > 0).then("ask_size"),
-        spot=pl.lit(None),
-        vendor_iv=pl.lit(None),
-        vendor_delta=pl.lit(None),
-        vendor_gamma=pl.lit(None),
+        spot=_above_zero("spot"),
+        vendor_iv=_above_zero("vendor_iv"),
         root_is_inferred=pl.lit(False),
     )
     return table, rejected

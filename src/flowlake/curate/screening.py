@@ -39,14 +39,16 @@ class Subject:
             rows=self._presented(rows),
         )
 
-    def note(self, rule: str, rows: pl.DataFrame, why: str, cure: str) -> Finding:
+    def note(self, rule: str, rows: pl.DataFrame, why: str, cure: str, concerned: int | None = None) -> Finding:
+        """`concerned`: how many rows there are, where `rows` has only those that can be shown."""
+        count = rows.height if concerned is None else concerned
         return Finding(
             dataset=self.dataset,
             rule=rule,
-            what=f"{self.session}: {rows.height} rows of {self.source}: {why}",
+            what=f"{self.session}: {count} rows of {self.source}: {why}",
             cure=cure,
             rows=self._presented(rows).head(NOTE_ROWS),
-            concerned=rows.height,
+            concerned=count,
         )
 
     def _presented(self, rows: pl.DataFrame) -> pl.DataFrame:

@@ -42,7 +42,8 @@ def parse_tickers(tickers: pl.Series) -> pl.DataFrame:
             right=pl.col("_part").struct[2],
             strike_thousandths=pl.col("_part").struct[3].cast(pl.Int64),
         )
-        .with_columns(strike=pl.col("strike_thousandths") / 1000)
+        # Polars multiplies by the reciprocal, which misses the nearest float: 700 / 1000 would not be 0.7.
+        .with_columns(strike=(pl.col("strike_thousandths") / 1000).round(3))
     )
     return _blank_where_impossible(parts.with_columns(_problem().alias("problem"))).select("ticker", *CONTRACT_FIELDS, "problem")
 

@@ -7,6 +7,7 @@ order inside one millisecond is undefined. A cancel message never becomes a row;
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date, time, timedelta
 
 import polars as pl
@@ -32,10 +33,10 @@ _CHECK_FILE = "check that the file belongs to this session; ask the vendor for a
 
 
 def option_trades(inputs: Inputs, session: date) -> Output:
-    """Required inputs: massive_option_trades, contracts."""
+    """Required inputs: massive_option_trades, contracts. `condition_policy` says what the conditions mean, see `conditions`."""
     raw = inputs[SOURCE]
     about = subject(raw, "option_trades", SOURCE, session)
-    decoded = conditions.decode(raw["conditions"])
+    decoded = conditions.decode(raw["conditions"], conditions.policy_given(inputs))
     rows = (
         raw.with_columns(contract=contract_of_ticker(), conditions=pl.col("conditions").cast(pl.String))
         .join(
@@ -45,25 +46,24 @@ def option_trades(inputs: Inputs, session: date) -> Output:
         )
         .join(decoded, on="conditions", how="left", nulls_equal=True)
     )
-    kept, findings = screen(rows, about, _rules(session))
+    kept, findings = screen(rows, about, rules(session))
     findings += _notes(kept, about)
-    prints, unmatched = _cancelled(kept.filter(~pl.col("is_cancel")), kept.filter("is_cancel"))
+    prints, unmatched = cancelled(kept.filter(~pl.col("is_cancel")), kept.filter("is_cancel"))
     if unmatched.height:
-        findings.append(
-            about.rejected(
-                "unmatched_cancel",
-                unmatched,
-                "the cancel message has no earlier print of the same contract, exchange, price and size",
-                "nothing to do for a few (the print may be of an earlier session); many point to a truncated file",
-            )
-        )
+        findings.append(about.rejected("unmatched_cancel", unmatched, *UNMATCHED_CANCEL))
     return Output({"option_trades": _table(prints)}, tuple(findings))
 
 
-def _rules(session: date) -> tuple[RowRule, ...]:
+def trading_hours(session: date) -> tuple[int, int, int]:
+    """Nanoseconds since 1970 of the first and the last moment of a print, and the first of one in extended hours."""
     first = nanoseconds(calendar.at_et(session, FIRST_PRINT_ET))
-    evening_before = nanoseconds(calendar.at_et(session - timedelta(days=1), EVENING_BEFORE_ET))
     last = nanoseconds(calendar.at_et(session, LAST_PRINT_ET))
+    return first, last, nanoseconds(calendar.at_et(session - timedelta(days=1), EVENING_BEFORE_ET))
+
+
+def rules(session: date) -> tuple[RowRule, ...]:
+    """What makes a row impossible, in the order in which the rules are applied."""
+    first, last, evening_before = trading_hours(session)
     moment = pl.col("sip_timestamp")
     extended = pl.col("is_extended_hours") & moment.is_between(evening_before, last)
     return (
@@ -90,45 +90,52 @@ def _rules(session: date) -> tuple[RowRule, ...]:
     )
 
 
+@dataclass(frozen=True)
+class NoteRule:
+    """Prints that `concerns` names are kept, and a finding says so."""
+
+    name: str
+    concerns: pl.Expr
+    why: str
+    cure: str
+
+
+SKEW_NS = int(MAX_CLOCK_SKEW.total_seconds()) * 10**9
+NOTES = (
+    NoteRule(
+        "unknown_condition",
+        pl.col("condition_group") == conditions.UNKNOWN,
+        "the sale condition is not in the policy; the prints are neither in the volume nor signed",
+        "add the condition to the policy under a new version",
+    ),
+    NoteRule(
+        "blank_condition",
+        pl.col("condition_group") == conditions.UNREPORTED,
+        "no sale condition; the prints are in the volume but may not be signed",
+        "expected before 2019-11-04; later, ask the vendor for a corrected file",
+    ),
+    NoteRule(
+        "clock_skew",
+        (pl.col("participant_timestamp") > 0) & ((pl.col("sip_timestamp") - pl.col("participant_timestamp")).abs() > SKEW_NS),
+        f"exchange and processor timestamps differ by more than {MAX_CLOCK_SKEW.total_seconds():.0f} s",
+        "late reports do that; if most prints are concerned, do not trust the order of this session",
+    ),
+)
+UNMATCHED_CANCEL = (
+    "the cancel message has no earlier print of the same contract, exchange, price and size",
+    "nothing to do for a few (the print may be of an earlier session); many point to a truncated file",
+)
+"""Why a cancel message without a print is rejected, and what to do about it."""
+
+
 def _notes(kept: pl.DataFrame, about: Subject) -> list[Finding]:
-    findings = []
-    unknown = kept.filter(pl.col("condition_group") == conditions.UNKNOWN)
-    if unknown.height:
-        findings.append(
-            about.note(
-                "unknown_condition",
-                unknown,
-                "the sale condition is not in the policy; the prints are neither in the volume nor signed",
-                "add the condition to the policy under a new version",
-            )
-        )
-    blank = kept.filter(pl.col("condition_group") == conditions.UNREPORTED)
-    if blank.height:
-        findings.append(
-            about.note(
-                "blank_condition",
-                blank,
-                "no sale condition; the prints are in the volume but may not be signed",
-                "expected before 2019-11-04; later, ask the vendor for a corrected file",
-            )
-        )
-    skew = pl.col("sip_timestamp") - pl.col("participant_timestamp")
-    limit = int(MAX_CLOCK_SKEW.total_seconds()) * 10**9
-    skewed = kept.filter((pl.col("participant_timestamp") > 0) & (skew.abs() > limit))
-    if skewed.height:
-        findings.append(
-            about.note(
-                "clock_skew",
-                skewed,
-                f"exchange and processor timestamps differ by more than {MAX_CLOCK_SKEW.total_seconds():.0f} s",
-                "late reports do that; if most prints are concerned, do not trust the order of this session",
-            )
-        )
-    return findings
+    return [
+        about.note(rule.name, concerned, rule.why, rule.cure) for rule in NOTES if (concerned := kept.filter(rule.concerns)).height
+    ]
 
 
-def _cancelled(prints: pl.DataFrame, messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The prints with `is_cancelled`, and the messages that matched none."""
+def cancelled(prints: pl.DataFrame, messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The prints with `is_cancelled`, and the messages that matched none. Both may be those of some contracts alone."""
     numbered = prints.with_row_index("print_no")
     candidates = numbered.join(messages.select(_SAME_PRINT).unique(), on=_SAME_PRINT, how="semi")
     # Within one timestamp the content decides, never the order of the rows.
@@ -153,10 +160,12 @@ def _cancelled(prints: pl.DataFrame, messages: pl.DataFrame) -> tuple[pl.DataFra
 def _table(prints: pl.DataFrame) -> pl.DataFrame:
     price = (pl.col("price") * _TEN_THOUSANDTHS).round().cast(pl.Int128)
     multiplier = (pl.col("multiplier") * _TEN_THOUSANDTHS).round().cast(pl.Int128)
-    premium = price * pl.col("size").cast(pl.Int128) * multiplier // _TEN_THOUSANDTHS
+    premium = (price * pl.col("size").cast(pl.Int128) * multiplier // _TEN_THOUSANDTHS).cast(pl.Float64)
+    # Polars divides by a constant as it multiplies by the reciprocal, which misses the nearest float; NumPy divides.
+    premium_usd = prints.select(premium).to_series().to_numpy() / _TEN_THOUSANDTHS
     return prints.with_columns(
         ts_utc=as_utc("sip_timestamp"),
         size=pl.col("size").cast(pl.Int64),
-        premium_usd=premium.cast(pl.Float64) / _TEN_THOUSANDTHS,
+        premium_usd=pl.Series(premium_usd, dtype=pl.Float64),
         may_be_signed=pl.col("may_be_signed") & ~pl.col("is_cancelled"),
     ).select(OPTION_TRADES.column_names)

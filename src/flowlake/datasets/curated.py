@@ -117,6 +117,7 @@ OPTION_TRADES = Dataset(
         _flag("in_volume", "Counts in the vendor's bar volume."),
         _flag("sets_price", "May set a bar's open, high, low or close."),
         _flag("may_be_signed", "Single-leg, on time and not cancelled: its direction may be inferred."),
+        _flag("in_baseline", "Ordinary trading, reported on time: enters packets and baselines, unless cancelled."),
         _flag("is_iso", "Intermarket sweep order; says nothing of several venues being hit."),
         _flag("is_auction", "Single-leg auction, the usual proxy for retail flow."),
         _flag("is_cross", "Cross."),
@@ -128,6 +129,7 @@ OPTION_TRADES = Dataset(
     ),
     sort_by=(*CONTRACT_KEY, "ts_utc"),
     known=KnownAt("ts_utc"),
+    runs=tuple(column.name for column in CONTRACT_COLUMNS),
 )
 OPTION_BARS_1M = Dataset(
     name="option_bars_1m",

@@ -7,17 +7,15 @@ the steps import them from this module and the documentation states them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import polars as pl
 
 from flowlake.datasets.checks import Between, Check, NotAbove, OneOf
 from flowlake.datasets.curated import CONTRACT_COLUMNS, CONTRACT_KEY, UNDERLYING
+from flowlake.datasets.flow_factors import FLOW_FEATURES, PANEL_FLOW
 from flowlake.datasets.model import UTC_NS, Adjust, Column, Dataset, KnownAtDecision, Layer
+from flowlake.datasets.scored import MIN_HISTORY, OTM_DISTANCE, Scored
 
-MIN_HISTORY = 20
-"""Past sessions with a value that a robust score, and a percentile, need."""
 HISTORY_SESSIONS = 252
 """Sessions of daily factors that the panel reads, the scored one included."""
 REALIZED_RETURNS = 20
@@ -32,14 +30,10 @@ HAR_MIN_RETURNS = 120
 """Returns without a gap that a forecast needs; with gaps, as many sessions to learn from as these would give."""
 IV_CHANGE_SESSIONS = 21
 """Sessions over which changes of volatility are measured: a month."""
-MAD_TO_SIGMA = 1.4826
-"""Makes the median absolute deviation of a normal sample an estimate of its standard deviation."""
 SHORT_DAYS = 21
 """Calendar days to expiry up to which a contract is short-dated."""
 SWEPT_DAYS = 45
 """The same for the sweep factors, which look for one buyer, not for the crowd: who must be right in time buys some time."""
-OTM_DISTANCE = 0.02
-"""Log-distance of the strike from spot from which a contract is out of the money for the flow factors."""
 SQUEEZE_REACH = 0.10
 """Log-distance from spot over which a call's say in `squeeze_risk` falls to 1/e."""
 TARGET_DAYS = 30
@@ -578,35 +572,6 @@ DAILY_FACTORS = Dataset(
 )
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A factor with a robust score `<name>_z`.
-
-    `scale`: the score is of ln(1 + x), of ln x (null at 0), of the square root (which evens out the spread of counts that are often
-    small) or of x itself. `floor`: the least spread, in the units of the scale,
-    or, where `relative`, as a share of the median absolute value of the past: a quiet past cannot make a score explode.
-    """
-
-    name: str
-    scale: Literal["log1p", "log", "sqrt", "linear"]
-    floor: float
-    relative: bool = False
-
-    @property
-    def column(self) -> str:
-        return f"{self.name}_z"
-
-    def describe(self) -> str:
-        value = {"log1p": f"ln(1 + {self.name})", "log": f"ln({self.name})", "sqrt": f"sqrt({self.name})", "linear": self.name}[
-            self.scale
-        ]
-        floor = f"{self.floor:.0%} of the past's median absolute value" if self.relative else f"{self.floor}"
-        return (
-            f"({value} - median) / max({MAD_TO_SIGMA} x median absolute deviation, {floor}), both of up to "
-            f"{HISTORY_SESSIONS - 1} past sessions without this one; null where that spread is 0."
-        )
-
-
 SCORED = (
     Scored("option_volume", "log1p", 0.05),
     Scored("premium_usd", "log1p", 0.05),
@@ -631,11 +596,15 @@ SCORED = (
     Scored("open_interest_change", "linear", 0.01, relative=True),
 )
 Z_COLUMNS = tuple(scored.column for scored in SCORED)
+ENGINE_FEATURES = (*Z_COLUMNS, *FLOW_FEATURES)
+"""Columns of the panel that the anomaly engines look at."""
 
 
 def _scores() -> Iterator[Column]:
     for scored in SCORED:
-        yield _factor(scored.column, scored.describe(), f"{MIN_HISTORY} past sessions with a value", "robust deviations")
+        yield _factor(
+            scored.column, scored.describe(HISTORY_SESSIONS - 1), f"{MIN_HISTORY} past sessions with a value", "robust deviations"
+        )
 
 
 REPEATED = {
@@ -765,6 +734,7 @@ FACTOR_PANEL = Dataset(
             checks=_NOT_NEGATIVE,
             nullable=False,
         ),
+        *PANEL_FLOW,
         _NOT_AVAILABLE,
     ),
     sort_by=("underlying",),

@@ -145,6 +145,8 @@ class Dataset:
     retention_sessions: int | None = None
     """Partitions older than this many sessions may be pruned; None keeps them for ever."""
     row_group_size: int = 131_072
+    runs: tuple[str, ...] = ()
+    """Columns that are constant over long runs of rows, of a dataset that is written in batches; see `batch`."""
 
     @property
     def column_names(self) -> list[str]:

@@ -11,8 +11,8 @@ import polars as pl
 
 from flowlake.datasets.checks import Between, OneOf
 from flowlake.datasets.curated import UNDERLYING
-from flowlake.datasets.factors import MAD_TO_SIGMA
 from flowlake.datasets.model import Column, Dataset, KnownAtDecision, Layer
+from flowlake.datasets.scored import MAD_TO_SIGMA
 
 MODULE_SESSIONS = 252
 """Sessions of the panel that a score reads, the scored one included."""

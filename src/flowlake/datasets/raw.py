@@ -10,13 +10,10 @@ from datetime import timedelta
 
 import polars as pl
 
-from flowlake.datasets.checks import Between, Matches, OneOf, Severity
+from flowlake.datasets.checks import Between, OneOf
 from flowlake.datasets.model import Column, Dataset, KnownAsStated, KnownAt, KnownAtClose, KnownNextMorning, Layer
-
-ROW = Column("row", pl.Int64(), "Zero-based data row in the vendor's file.", checks=(Between(0),))
-EXTRA = Column("extra", pl.String(), "Columns that are not declared, as a JSON object.", nullable=True)
-OPTION_TICKER = Matches(r"^O:[A-Z0-9.]{1,9}[0-9]{6}[CP][0-9]{8}$", severity=Severity.WARNING)
-"""A ticker that breaks it is rejected row by row when contracts are parsed; raw keeps it."""
+from flowlake.datasets.raw_columns import EXTRA, OPTION_TICKER, ROW
+from flowlake.datasets.raw_vendors import VENDORS
 
 
 def _ns(name: str, doc: str, *, nullable: bool = False) -> Column:
@@ -84,6 +81,7 @@ MASSIVE_OPTION_TRADES = Dataset(
     ),
     sort_by=("ticker", "sip_timestamp", "row"),
     known=KnownAt("sip_timestamp"),
+    runs=("ticker",),
 )
 MASSIVE_OPTION_QUOTES = Dataset(
     name="massive_option_quotes",
@@ -282,4 +280,5 @@ RAW = (
     RATES_FILE,
     LEAN_INTEREST_RATE,
     CONTRACT_ROOTS_FILE,
+    *VENDORS,
 )

@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 
 from flowlake.core.arrays import Float
-from flowlake.datasets.factors import OTM_DISTANCE, SHORT_DAYS, SQUEEZE_REACH
+from flowlake.datasets.factors import SHORT_DAYS, SQUEEZE_REACH
+from flowlake.datasets.scored import OTM_DISTANCE
 from flowlake.datasets.volatility import EXPOSURES
 from flowlake.factors.smiles import Smile
 from flowlake.quant import european, exposure

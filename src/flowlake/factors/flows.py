@@ -6,8 +6,9 @@ from datetime import date
 
 import polars as pl
 
-from flowlake.datasets.factors import OTM_DISTANCE, SHORT_DAYS, SWEPT_DAYS
+from flowlake.datasets.factors import SHORT_DAYS, SWEPT_DAYS
 from flowlake.datasets.model import Inputs
+from flowlake.datasets.scored import OTM_DISTANCE
 from flowlake.factors.prices import contract_volumes, eligible_trades, present, sweeps
 
 TEN_THOUSANDTHS = 10_000

@@ -9,7 +9,7 @@ import polars as pl
 
 from flowlake.core import sessions
 from flowlake.core.arrays import Bool, Float, Int
-from flowlake.datasets.factors import FACTOR_PANEL, MAD_TO_SIGMA
+from flowlake.datasets.factors import FACTOR_PANEL
 from flowlake.datasets.model import SESSION, Inputs, Output
 from flowlake.datasets.modules import (
     MODULE_MIN_HISTORY,
@@ -22,10 +22,11 @@ from flowlake.datasets.modules import (
     VIOLATIONS,
     Module,
 )
+from flowlake.datasets.scored import MAD_TO_SIGMA
 from flowlake.datasets.volatility import IV_RANKS
 from flowlake.factors import ranks
 from flowlake.factors.panel import session_matrices
-from flowlake.factors.robust import row_median
+from flowlake.quant.robust import row_median
 
 DIGITS = 6
 """Significant digits of the numbers in `details`."""

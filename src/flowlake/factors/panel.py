@@ -17,18 +17,18 @@ from flowlake.datasets.factors import (
     HAR_MIN_RETURNS,
     HISTORY_SESSIONS,
     IV_CHANGE_SESSIONS,
-    MIN_HISTORY,
     PASSED_THROUGH,
     REALIZED_RETURNS,
     REPEATED,
     SCORED,
 )
 from flowlake.datasets.model import SESSION, Inputs, Output
-from flowlake.factors import robust
+from flowlake.datasets.scored import MIN_HISTORY
+from flowlake.factors.flow_columns import flow_columns
 from flowlake.factors.forecasts import har_forecast
 from flowlake.factors.prices import present
 from flowlake.factors.reasons import not_available
-from flowlake.quant import realized
+from flowlake.quant import realized, robust
 
 # Opens, highs, lows, closes and a length to a volatility per bar, of the window of that length that ends there.
 _Rolling = Callable[[Float, Float, Float, Float, int], Float]
@@ -37,8 +37,8 @@ _Rolling = Callable[[Float, Float, Float, Float, int], Float]
 def factor_panel(inputs: Inputs, session: date) -> Output:
     """One row per underlying that has `daily_factors` on the session.
 
-    Reads `daily_factors` of up to `HISTORY_SESSIONS` sessions, this one included, and where it exists `equity_bars_1d` of up to
-    `CLOSE_SESSIONS`; both split-adjusted to the session's basis.
+    Reads `daily_factors` of up to `HISTORY_SESSIONS` sessions, this one included, and where they exist `equity_bars_1d` of up to
+    `CLOSE_SESSIONS`, both split-adjusted to the session's basis, and `flow_factors` and `flow_scores` of the session.
     """
     daily = (
         inputs["daily_factors"]
@@ -71,8 +71,9 @@ def factor_panel(inputs: Inputs, session: date) -> Output:
     )
     rows = rows.with_columns(_change_columns(rows, daily, session))
     rows = rows.with_columns(_history_columns(rows, past))
+    rows = rows.join(flow_columns(rows["underlying"], inputs, session), on="underlying", how="left")
     own = not_available(_reasons(session))
-    listed = pl.concat_list("not_available", own).list.sort().alias("not_available")
+    listed = pl.concat_list("not_available", own, "flow_not_available").list.sort().alias("not_available")
     return Output({FACTOR_PANEL.name: rows.with_columns(listed).sort("underlying")})
 
 

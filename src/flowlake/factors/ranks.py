@@ -9,10 +9,10 @@ import polars as pl
 
 from flowlake.core import sessions
 from flowlake.core.arrays import Float
-from flowlake.datasets.factors import MAD_TO_SIGMA
 from flowlake.datasets.model import SESSION, Inputs, Output
+from flowlake.datasets.scored import MAD_TO_SIGMA
 from flowlake.datasets.volatility import IV_RANKS, NODES, RANK_MIN_HISTORY, RANK_SESSIONS
-from flowlake.factors.robust import row_median
+from flowlake.quant.robust import row_median
 
 _KEY = ("underlying", "tenor_days")
 

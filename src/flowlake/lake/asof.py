@@ -18,7 +18,7 @@ from flowlake.datasets.curated import CORPORATE_ACTIONS
 from flowlake.datasets.model import KNOWN_AT, SESSION, Adjust, Dataset
 from flowlake.lake.hashing import data_hash, json_hash
 from flowlake.lake.index import Index
-from flowlake.lake.partitions import InputRecord, read_partition
+from flowlake.lake.partitions import InputRecord, Lineage, read_partition
 from flowlake.lake.store import Store
 
 Loader = Callable[[Dataset, date, tuple[str, ...]], pl.DataFrame]
@@ -79,10 +79,14 @@ class AsOfReader:
         entry = self._index.get(ds, day)
         if entry is None:
             raise LookAheadError(f"{ds.name} {day} vanished while it was read", "run again")
-        last = entry.lineage.known_last_utc
-        if not last or datetime.fromisoformat(last) <= self.decision_utc:
+        if self.is_all_known(entry.lineage):
             return entry.lineage.data_hash
         return data_hash(self._known(ds, day).drop(SESSION))
+
+    def is_all_known(self, lineage: Lineage) -> bool:
+        """Whether every row of a partition was known by the decision time."""
+        last = lineage.known_last_utc
+        return not last or datetime.fromisoformat(last) <= self.decision_utc
 
     def _known(self, ds: Dataset, day: date, columns: tuple[str, ...] = ()) -> pl.DataFrame:
         if day > self.session:

@@ -16,6 +16,9 @@ from flowlake.lake.store import S3Store, Store
 if TYPE_CHECKING:
     import duckdb
 
+BESIDE = "beside"
+"""Schema of the views of a second lake."""
+
 
 def connect(
     store: Store,
@@ -23,18 +26,36 @@ def connect(
     as_of: datetime | None = None,
     last_session: date | None = None,
     files: dict[str, list[str]] | None = None,
+    beside: Store | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB connection with a view per dataset.
 
     `as_of` and `last_session` limit curated, derived, raw and label views to what was known. `files` replaces the present
-    partitions of each dataset by explicit paths (an earlier revision of the lake).
+    partitions of each dataset by explicit paths (an earlier revision of the lake). `beside` is another lake, whose views are in the
+    schema `beside`, under the same limits.
     """
     import duckdb
 
     connection = duckdb.connect(":memory:")
     connection.execute("SET TimeZone = 'UTC'")
-    if isinstance(store, S3Store):
-        connection.register_filesystem(_filesystem(store))
+    if remote := next((s for s in (store, beside) if isinstance(s, S3Store)), None):
+        connection.register_filesystem(_filesystem(remote))
+    _create_views(connection, store, as_of, last_session, files)
+    if beside is not None:
+        connection.execute(f"CREATE SCHEMA {BESIDE}")
+        connection.execute(f"USE {BESIDE}")
+        _create_views(connection, beside, as_of, last_session, None)
+        connection.execute("USE main")
+    return connection
+
+
+def _create_views(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    as_of: datetime | None,
+    last_session: date | None,
+    files: dict[str, list[str]] | None,
+) -> None:
     for ds in DATASETS.values():
         if ds in RUN_KEYED:
             _ops_view(connection, store, ds)
@@ -43,7 +64,6 @@ def connect(
             connection.execute(duckdb_view(ds, store.root, exists=bool(paths), as_of=as_of, last_session=last_session, files=paths))
         else:
             connection.execute(duckdb_view(ds, store.root, exists=_exists(store, ds), as_of=as_of, last_session=last_session))
-    return connection
 
 
 def _ops_view(connection: duckdb.DuckDBPyConnection, store: Store, ds: Dataset) -> None:

@@ -89,20 +89,23 @@ class Lake:
             frame = frame.filter(pl.col(KNOWN_AT) <= self.view.moment)
         return _underlyings(frame, ds, underlyings)
 
-    def sql(self, query: str, parameters: Sequence[Any] | None = None) -> pl.DataFrame:
-        """The result of a DuckDB query over one view per dataset. `?` in the query takes `parameters`."""
+    def sql(self, query: str, parameters: Sequence[Any] | None = None, beside: Lake | None = None) -> pl.DataFrame:
+        """The result of a DuckDB query over one view per dataset. `?` in the query takes `parameters`.
+
+        The views of another lake, `beside`, are in the schema `beside`.
+        """
         import duckdb
 
         try:
-            with self.connect() as connection:
+            with self.connect(beside) as connection:
                 relation = connection.sql(query, params=parameters or None)
                 result = None if relation is None else relation.to_arrow_table()
         except duckdb.Error as error:
             raise UsageError(f"the query failed: {error}", "`flowlake datasets` lists views and columns") from None
         return pl.DataFrame() if result is None else pl.DataFrame(result)
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection with one view per dataset, limited as this lake is."""
+    def connect(self, beside: Lake | None = None) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection with one view per dataset, limited as this lake is; those of another lake in the schema `beside`."""
         files = None
         if self.view.run_id:
             files = {
@@ -110,7 +113,13 @@ class Lake:
                 for name, ds in DATASETS.items()
                 if ds not in RUN_KEYED
             }
-        return catalogue.connect(self.store, as_of=self.view.moment, last_session=self.view.last_session, files=files)
+        return catalogue.connect(
+            self.store,
+            as_of=self.view.moment,
+            last_session=self.view.last_session,
+            files=files,
+            beside=beside.store if beside else None,
+        )
 
     def as_of(self, moment: date | datetime | str) -> Lake:
         """The lake with only what was known at a moment. A date t means D(t): 09:00 New York on the session after it."""

@@ -22,6 +22,7 @@ import polars as pl
 
 from flowlake.core.errors import StorageError
 from flowlake.datasets.model import KNOWN_AT, SESSION, Dataset
+from flowlake.lake import columnar
 from flowlake.lake.hashing import data_hash
 from flowlake.lake.store import Store
 
@@ -89,6 +90,8 @@ def session_of_path(path: str) -> date | None:
 
 def encode(ds: Dataset, frame: pl.DataFrame, metadata: dict[str, str] | None = None) -> bytes:
     """The partition's bytes: a fixed row group size, zstd, statistics; equal tables give equal bytes."""
+    if ds.runs and dict(frame.schema) == ds.polars_schema() and not any(frame.get_column(name).null_count() for name in ds.runs):
+        return columnar.encode(ds, frame, metadata or {})
     buffer = io.BytesIO()
     frame.write_parquet(
         buffer,
@@ -112,15 +115,17 @@ def decode(body: bytes, path: str, columns: Collection[str] = ()) -> pl.DataFram
         held = pl.read_parquet_schema(io.BytesIO(body))
         return pl.read_parquet(io.BytesIO(body), columns=[name for name in held if name in columns])
     except pl.exceptions.PolarsError as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: str, error: Exception) -> StorageError:
+def damaged(path: str, error: Exception) -> StorageError:
+    """What to raise for a file that cannot be read."""
     cure = "run `flowlake verify`; delete each file that it names and run the session again, or `flowlake restore` a revision"
     return StorageError(f"{path} is damaged: {error}", cure)
 
 
 def known_last(frame: pl.DataFrame) -> str:
+    """When the newest row became known, as the lineage spells it; empty where there is no row."""
     last = frame.get_column(KNOWN_AT).max()
     return "" if last is None else last.isoformat() if isinstance(last, datetime) else str(last)
 
@@ -145,7 +150,7 @@ def lineage_in(body: bytes, path: str) -> Lineage:
     try:
         metadata = pq.read_metadata(io.BytesIO(b"PAR1" + body[-_footer_bytes(body) :])).metadata or {}
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     text = metadata.get(FOOTER_KEY.encode())
     if text is None:
         raise StorageError(f"{path} has no lineage in its footer", "it was not written by flowlake: move it away and run again")

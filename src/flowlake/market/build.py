@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 
 from flowlake.core import sessions as calendar
 from flowlake.core.arrays import Float
-from flowlake.market import bars, defects, orders, quotes, reference, stocks, surface, tape
+from flowlake.market import bars, defects, orders, quotes, reference, stock_tape, stocks, surface, tape
 from flowlake.market.clock import SessionHours, at_et_ns, session_hours
 from flowlake.market.listing import Listing
 from flowlake.market.paths import REGIMES, DayPath, FactorDay, Paths
@@ -59,6 +59,7 @@ class SessionData:
     tables: dict[str, pl.DataFrame]
     trades: pl.DataFrame
     factor: FactorDay
+    stock: dict[str, pl.DataFrame]
 
 
 @dataclass(slots=True)
@@ -71,6 +72,8 @@ class _Parts:
     stock_minutes: list[pl.DataFrame]
     stock_days: list[pl.DataFrame]
     stock_trades: list[pl.DataFrame]
+    stock_truth: list[pl.DataFrame] = field(default_factory=list)
+    stock_blocks: list[pl.DataFrame] = field(default_factory=list)
 
 
 class Simulation:
@@ -98,6 +101,10 @@ class Simulation:
     def _member(self, hours: SessionHours, member: Underlying, factor: FactorDay, curve: Float, parts: _Parts) -> None:
         spec, story = self.spec, self.stories.of(hours.index, member.index)
         path = self._paths.member(hours, member, factor, story)
+        planted: list[stock_tape.Block] = []
+        if spec.stock_tape_trades and not member.is_index:
+            planted = stock_tape.blocks_of(spec.seed, hours, member, path)
+            path = stock_tape.with_moves(path, planted)
         vol = float(np.sqrt(path.variance))
         chain = self._listings[member.index].open_session(hours, path.previous_close, vol)
         rates = np.interp(chain.expiry_days, reference.TENOR_DAYS, curve)
@@ -132,8 +139,10 @@ class Simulation:
             alive = chain.expiry_ns[chain.block] > hours.close_ns
             listed = pl.DataFrame({"ticker": chain.tickers, "open_interest": open_interest})
             parts.open_interest.append(listed.filter(pl.Series(alive)))
-        if not member.is_index and (spec.include_stock or spec.include_stock_trades):
-            share_factor = story.share_volume_factor(hours.index) if story else 1.0
+        share_factor = story.share_volume_factor(hours.index) if story else 1.0
+        if not member.is_index and spec.stock_tape_trades:
+            self._stock_tape(member, path, planted, share_factor, parts)
+        elif not member.is_index and (spec.include_stock or spec.include_stock_trades):
             self._stock(member, path, share_factor, parts)
 
     def _stock(self, member: Underlying, path: DayPath, volume_factor: float, parts: _Parts) -> None:
@@ -144,6 +153,18 @@ class Simulation:
             parts.stock_days.append(stocks.day_bar(member, minutes, path))
         if self.spec.include_stock_trades:
             parts.stock_trades.append(stocks.sample_trades(rng, member, path, volume_factor))
+
+    def _stock_tape(
+        self, member: Underlying, path: DayPath, planted: list[stock_tape.Block], volume_factor: float, parts: _Parts
+    ) -> None:
+        story = stock_tape.story_of(self.spec, path.hours.index, member)
+        made = stock_tape.tape_day(self.spec, member, path, planted, story, volume_factor)
+        parts.stock_trades.append(made.trades)
+        if self.spec.include_stock:
+            parts.stock_minutes.append(made.minutes)
+            parts.stock_days.append(made.day)
+        parts.stock_truth.append(made.truth)
+        parts.stock_blocks.append(made.blocks)
 
     def _dividends(self, hours: SessionHours, member: Underlying) -> tuple[tuple[int, float], ...]:
         coming = member.next_dividends(hours.index, _DIVIDENDS_AHEAD)
@@ -178,7 +199,9 @@ class Simulation:
         ):
             if found:
                 tables[dataset] = pl.concat(found).sort(key)
-        return SessionData(hours, tables, _truth_trades(hours, prints), factor)
+        told = (("stock_trades", parts.stock_truth), ("stock_blocks", parts.stock_blocks))
+        stock = {name: pl.concat(frames) for name, frames in told if frames}
+        return SessionData(hours, tables, _truth_trades(hours, prints), factor, stock)
 
 
 def _truth_trades(hours: SessionHours, prints: pl.DataFrame) -> pl.DataFrame:
@@ -227,6 +250,7 @@ class Market:
         trades: list[pl.DataFrame] = []
         factors: list[tuple[date, FactorDay]] = []
         again: list[VendorFile] = []
+        stock: dict[str, list[pl.DataFrame]] = {}
         before: dict[str, pl.DataFrame] | None = None
         for data in simulation.sessions():
             rendered = defects.session_files(self.spec.seed, simulation.members, data.hours, data.tables, before, self.spec.defects)
@@ -234,13 +258,18 @@ class Market:
             again += rendered.second
             trades.append(data.trades)
             factors.append((data.hours.day, data.factor))
+            for name, table in data.stock.items():
+                stock.setdefault(name, []).append(table)
             before = data.tables
         self._republished = tuple(again)
         self._truth = {
             "episodes": _truth_episodes(self.spec, simulation),
             "trades": pl.concat(trades),
             "sessions": _truth_sessions(factors),
+            **{name: pl.concat(frames) for name, frames in stock.items()},
         }
+        if self.spec.stock_tape_trades:
+            self._truth["stock_stories"] = stock_tape.stories_frame(self.spec, simulation.members, self.days)
 
     def republished(self) -> tuple[VendorFile, ...]:
         """The second versions of files that the vendor replaces later, under the keys of the first."""
@@ -256,6 +285,9 @@ class Market:
         - trades: session, row, the vendor's fields, side (+1 buyer began it, -1 seller), is_opening (of who began it),
           oi_change (contracts), order_id (unique in a session; the fills of a sweep share it), package_id, episode_id.
         - sessions: session, regime, market_vol (annual, at the open), market_return (log).
+
+        With a whole stock tape also `stock_trades` (side and kind of every trade), `stock_blocks` (planted blocks, `log_move` what
+        the price did because of them) and `stock_stories` (accumulation, distribution and decoys).
         """
         if not self._truth:
             deque(self.files(), maxlen=0)

@@ -97,6 +97,9 @@ class MarketSpec:
     number of orders, before sweeps and packages multiply them into prints. `split_session` is the index of the
     session on which the fourth underlying splits 4:1, or None. Splits, dividends and episodes that fall after the
     last session do not show.
+
+    `stock_tape_trades` is the mean number of stock trades per underlying-session of a whole tape with off-exchange stories in
+    it, and bars made of it; 0 leaves stock trades to `include_stock_trades`, a sample of them.
     """
 
     seed: int = 44
@@ -112,6 +115,7 @@ class MarketSpec:
     include_quotes: bool = False
     include_reference: bool = True
     split_session: int | None = 24
+    stock_tape_trades: int = 0
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -123,6 +127,10 @@ class MarketSpec:
             )
         if self.trades_per_underlying_session < 20:
             raise UsageError(f"trades_per_underlying_session is {self.trades_per_underlying_session}", "give at least 20")
+        if self.stock_tape_trades < 0:
+            raise UsageError(
+                f"stock_tape_trades is {self.stock_tape_trades}", "give 0 for no whole tape, or a mean number of trades"
+            )
         if not 0.0 <= self.episodes <= 8.0 or not 0.0 <= self.decoys <= 8.0:
             raise UsageError("episodes and decoys are counts per 100 underlying-sessions", "give numbers from 0 to 8")
         if not calendar.is_session(self.first_session):
@@ -148,8 +156,10 @@ def session_key(dataset: str, day: date) -> str:
     return f"{dataset}/{day:%Y/%m/%Y-%m-%d}.csv.gz"
 
 
-_PURPOSES = ("universe", "market", "path", "tape", "story", "rates", "stock", "quotes", "open_interest", "defect")
-Purpose = Literal["universe", "market", "path", "tape", "story", "rates", "stock", "quotes", "open_interest", "defect"]
+Purpose = Literal[
+    "universe", "market", "path", "tape", "story", "rates", "stock", "quotes", "open_interest", "defect", "stock_tape"
+]
+_PURPOSES: tuple[str, ...] = get_args(Purpose)
 
 
 def generator(seed: int, purpose: Purpose, *position: int) -> np.random.Generator:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from flowlake.core.errors import FlowlakeError
 from flowlake.core.settings import Settings
+from flowlake.curate import vendors
 from flowlake.datasets.raw import RAW
 from flowlake.lake.store import STAGING, open_store
 from flowlake.pipeline.ingest import Listing, list_bucket
@@ -17,19 +18,32 @@ from flowlake.sources.bucket import open_bucket
 NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "option volume, premium and anomaly factors",
-        ("massive_option_trades", "massive_option_minute", "massive_option_day"),
+        (*vendors.PRINTS, *vendors.MINUTE_BARS, *vendors.DAY_BARS),
         "option flat files",
     ),
-    ("sale conditions, sweeps and multi-leg shares", ("massive_option_trades",), "us_options_opra/trades_v1"),
-    ("implied vols from quotes", ("massive_option_quotes", "cboe_snapshot"), "us_options_opra/quotes_v1 or cboe_snapshots"),
+    (
+        "sale conditions, sweeps and multi-leg shares",
+        tuple(name for name in vendors.PRINTS if name not in vendors.WITHOUT_CONDITIONS),
+        "us_options_opra/trades_v1",
+    ),
+    (
+        "implied vols from quotes",
+        ("massive_option_quotes", "cboe_snapshot", *vendors.QUOTE_STREAMS, *vendors.QUOTE_CHAINS),
+        "us_options_opra/quotes_v1 or cboe_snapshots",
+    ),
     ("underlying prices (else the parity-implied forward)", ("massive_stock_minute", "massive_stock_day"), "us_stocks_sip bars"),
     ("option-to-stock volume", ("massive_stock_day",), "us_stocks_sip/day_aggs_v1"),
-    ("open interest and gamma exposure", ("open_interest_file", "cboe_snapshot"), "reference/open_interest or cboe_snapshots"),
+    ("off-exchange prints, blocks and price levels", ("massive_stock_trades",), "us_stocks_sip/trades_v1"),
+    (
+        "open interest and gamma exposure",
+        ("open_interest_file", "cboe_snapshot", *vendors.MORNING_OPEN_INTEREST),
+        "reference/open_interest or cboe_snapshots",
+    ),
     ("split adjustment and dividends", ("corporate_actions_file", "lean_events"), "reference/corporate_actions.csv or lean files"),
     ("interest rates (else 0)", ("rates_file", "lean_interest_rate"), "reference/rates.csv or lean/interest-rate.csv"),
     ("multipliers and exercise of unusual roots", ("contract_roots_file",), "reference/contract_roots.csv"),
 )
-"""What each group of factors needs: any one of the datasets, and the keys that feed it."""
+"""What each group of factors needs: any one of the datasets, and a key that feeds it; `docs/vendors.md` lists all keys."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import time
+import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -15,20 +16,26 @@ import polars as pl
 
 from flowlake.core.errors import BadInputError, FlowlakeError, SourceUnavailableError, StorageError
 from flowlake.core.settings import Settings
+from flowlake.curate.conditions import policy_named
+from flowlake.datasets.batch import Stream, WholeTableNeededError
+from flowlake.datasets.hits import THRESHOLDS
 from flowlake.datasets.model import SESSION, Dataset, Finding, Output
+from flowlake.datasets.policies import CONDITION_POLICY
 from flowlake.datasets.registry import DATASETS
 from flowlake.datasets.render import arrow_schema, suite_hash
 from flowlake.lake import partitions, quarantine
 from flowlake.lake.asof import AsOfReader, Slice
+from flowlake.lake.batches import read_batches
 from flowlake.lake.hashing import data_hash, json_hash
 from flowlake.lake.index import Entry, Index
 from flowlake.lake.partitions import InputRecord, Lineage
 from flowlake.lake.publish import Published, publish
 from flowlake.lake.quarantine import Refusal
 from flowlake.lake.store import Store, open_store
-from flowlake.pipeline.ingest import Ingester, Source, SourceObject, raw_output
+from flowlake.pipeline.candidates import Candidate, Sealing, TableCandidate, staged
+from flowlake.pipeline.ingest import Ingester, Source, SourceObject, raw_output, raw_stream
 from flowlake.pipeline.step import Read, Step
-from flowlake.quality.audit import AuditResult, audit
+from flowlake.quality.audit import AuditResult
 
 log = logging.getLogger("flowlake")
 
@@ -90,9 +97,10 @@ class Context:
     def __init__(self, settings: Settings, options: Options, shared: bool = False, store: Store | None = None) -> None:
         """`shared`: other processes publish into the lake at the same time, so listings are not trusted for long.
 
-        `store` stands in for the lake that the settings name.
+        `store` stands in for the lake that the settings name. Raises UsageError for an unknown condition policy.
         """
         self.settings = settings
+        self.policy = policy_named(settings.condition_policy)
         self.shared = shared
         self.options = options
         self.store: Store = store or open_store(settings.lake, settings.lake_access)
@@ -198,7 +206,7 @@ def decide(task: Task, context: Context, result: StepResult) -> Decision:
         records = source.records
     else:
         reader = _reader(task, context)
-        gathered = _gather(task, reader, lambda name: context.is_held(name, session))
+        gathered = _gather(task, reader, lambda name: context.is_held(name, session), context)
         if isinstance(gathered, str):
             return Decision("blocked", gathered)
         records = gathered
@@ -222,10 +230,44 @@ def _execute(task: Task, context: Context, result: StepResult) -> None:
         result.status, result.detail = decision.status, decision.detail
         if decision.status == "absent":  # what an earlier version of the file had left in quarantine is settled
             quarantine.settle(context.store, step.writes[0], str(session), "")
-    elif decision.source is not None:
-        _publish(task, context, result, decision.records, raw_output(decision.source.table(), DATASETS[step.writes[0]], session))
-    elif decision.reader is not None:
-        _publish(task, context, result, decision.records, step.load()(_inputs(task, decision.reader), session))
+    elif not _stream(task, context, result, decision):
+        if decision.source is not None:
+            output = raw_output(decision.source.table(), DATASETS[step.writes[0]], session)
+        elif decision.reader is not None:
+            output = step.load()(_inputs(task, decision.reader, context), session)
+        _publish(task, context, result, _tables(task, output, _sealing(task, decision)), output.findings)
+
+
+def _stream(task: Task, context: Context, result: StepResult, decision: Decision) -> bool:
+    """Run the step in batches, if it can be; False where it must be run on whole tables."""
+    stream = _batches(task, context, decision)
+    if stream is None:
+        return False
+    path = context.ingester.folder() / f"{stream.dataset.name}-{task.session}-{uuid.uuid4().hex}.parquet"
+    try:
+        candidate, findings = staged(stream, path, _sealing(task, decision))
+        _publish(task, context, result, {stream.dataset.name: candidate}, findings)
+    except WholeTableNeededError as error:
+        log.info("%s %s takes the table as a whole: %s", task.step.name, task.session, error)
+        return False
+    finally:
+        path.unlink(missing_ok=True)
+    return True
+
+
+def _batches(task: Task, context: Context, decision: Decision) -> Stream | None:
+    step, session = task.step, task.session
+    if decision.source is not None:
+        batches = decision.source.batches
+        return None if batches is None else raw_stream(batches(), DATASETS[step.writes[0]], session)
+    if step.streamed is None or decision.reader is None:
+        return None
+    ds = DATASETS[step.streamed.dataset]
+    entry = context.index.get(ds, session)
+    if entry is None or not decision.reader.is_all_known(entry.lineage):
+        return None
+    inputs = _inputs(task, decision.reader, context, without=ds.name)
+    return step.streamed.load()(read_batches(context.store, ds, session), inputs, session)
 
 
 def _reader(task: Task, context: Context) -> AsOfReader:
@@ -243,7 +285,7 @@ def _slice(read: Read) -> Slice:
     return Slice(DATASETS[read.dataset], read.sessions, read.lag, read.adjust, read.columns)
 
 
-def _gather(task: Task, reader: AsOfReader, is_held: Callable[[str], bool]) -> tuple[InputRecord, ...] | str:
+def _gather(task: Task, reader: AsOfReader, is_held: Callable[[str], bool], context: Context) -> tuple[InputRecord, ...] | str:
     """The record of every input that exists, or the reason why the step cannot run."""
     step = task.step
     found = {read.dataset: reader.record(_slice(read)) for read in step.reads}
@@ -263,6 +305,11 @@ def _gather(task: Task, reader: AsOfReader, is_held: Callable[[str], bool]) -> t
     if step.reads_listing:
         listed = [[o.key, o.size] for o in task.objects]
         records.append(InputRecord(LISTING, str(task.session), str(task.session), json_hash(listed)))
+    if step.reads_thresholds:
+        records.append(InputRecord(THRESHOLDS, str(task.session), str(task.session), json_hash(asdict(context.settings.flow))))
+    if step.reads_policy:
+        name, rows = f"{CONDITION_POLICY}:{context.policy.label}", context.policy.table()
+        records.append(InputRecord(name, str(task.session), str(task.session), data_hash(rows)))
     return tuple(sorted(records, key=lambda r: r.dataset))
 
 
@@ -274,11 +321,17 @@ def _is_today(record: InputRecord | None, session: date) -> bool:
     return record is not None and record.last == str(session)
 
 
-def _inputs(task: Task, reader: AsOfReader) -> dict[str, pl.DataFrame]:
-    frames = {read.dataset: reader.read(_slice(read)) for read in task.step.reads}
+def _inputs(task: Task, reader: AsOfReader, context: Context, without: str = "") -> dict[str, pl.DataFrame]:
+    frames = {read.dataset: reader.read(_slice(read)) for read in task.step.reads if read.dataset != without}
     inputs = {name: frame for name, frame in frames.items() if frame is not None}
     if task.step.reads_listing:
         inputs[LISTING] = listing_frame(task.objects)
+    if task.step.reads_thresholds:
+        inputs[THRESHOLDS] = pl.DataFrame(
+            list(asdict(context.settings.flow).items()), schema={"name": pl.String, "value": pl.Float64}, orient="row"
+        )
+    if task.step.reads_policy:
+        inputs[CONDITION_POLICY] = context.policy.table()
     return inputs
 
 
@@ -308,71 +361,78 @@ def _entries(step: Step, session: date, context: Context) -> list[Entry | None]:
     return [context.index.get(DATASETS[name], session) for name in step.writes]
 
 
-def _publish(task: Task, context: Context, result: StepResult, records: tuple[InputRecord, ...], output: Output) -> None:
-    """Audit every table of the step; publish all of them, or hold all of them."""
-    step, session = task.step, task.session
+def _tables(task: Task, output: Output, seal: Sealing) -> dict[str, Candidate]:
+    step = task.step
     if set(output.tables) != set(step.writes):
         raise ValueError(f"{step.name} gave {sorted(output.tables)}, declared are {sorted(step.writes)}")
-    tables = {name: DATASETS[name].conform(frame, session) for name, frame in output.tables.items()}
-    result.findings.extend(_finding_row(finding, session) for finding in output.findings)
-    if (held := _too_many_rejected(task, tables, output.findings)) is not None:
+    return {
+        name: TableCandidate(DATASETS[name], DATASETS[name].conform(frame, task.session), seal)
+        for name, frame in output.tables.items()
+    }
+
+
+def _publish(
+    task: Task, context: Context, result: StepResult, candidates: Mapping[str, Candidate], findings: tuple[Finding, ...]
+) -> None:
+    """Audit everything that the step made; publish all of it, or hold all of it."""
+    step, session = task.step, task.session
+    result.findings.extend(_finding_row(finding, session) for finding in findings)
+    if (held := _too_many_rejected(task, candidates, findings)) is not None:
         what, cure, rows = held
-        _hold(task, context, result, "too_many_rejected", what, cure, tables[step.writes[0]], rows)
+        _hold(task, context, result, "too_many_rejected", what, cure, candidates[step.writes[0]].table(), rows)
         return
-    for name, table in tables.items():
-        ds = DATASETS[name]
-        audited = audit(ds, table, session)
-        result.audits.append(_audit_row(audited, table.height))
+    for name, candidate in candidates.items():
+        audited = candidate.audit(session)
+        result.audits.append(_audit_row(audited, candidate.rows))
         if context.options.keep_validations:
             result.validations.append(audited.validation)
         if not audited.success:
             first = audited.errors[0]
             what = f"{name} {session}: " + "; ".join(f"{f.rule}: {f.count} rows fail" for f in audited.errors)
             cure = "look at the rows in quarantine, have the source corrected and run again; or `--retry` after a fix of ours"
-            _hold(task, context, result, "audit", what, cure, table, first.rows)
+            _hold(task, context, result, "audit", what, cure, candidate.table(), first.rows)
             return
         result.findings.extend(_warning_rows(audited, session))
     # Rejected rows are kept before the partition is served without them: a kill in between loses nothing.
-    _keep_rejected(task, context, result, output.findings)
-    for name, table in tables.items():
-        body = partitions.encode(
-            DATASETS[name], table, {partitions.FOOTER_KEY: _lineage(step, session, name, table, records, result).to_json()}
-        )
-        result.published.append(publish(context.store, context.index, DATASETS[name], session, body))
-        result.rows += table.height
+    _keep_rejected(task, context, result, findings)
+    for name, candidate in candidates.items():
+        result.published.append(publish(context.store, context.index, DATASETS[name], session, candidate.body()))
+        result.rows += candidate.rows
         quarantine.settle(context.store, name, str(session), result.inputs_key)
     result.status = "built"
 
 
-def _lineage(
-    step: Step, session: date, name: str, table: pl.DataFrame, records: tuple[InputRecord, ...], result: StepResult
-) -> Lineage:
-    ds = DATASETS[name]
-    return Lineage(
-        dataset=name,
-        session=str(session),
-        data_hash=data_hash(table),
-        rows=table.height,
-        known_last_utc=partitions.known_last(table),
-        step=step.name,
-        step_version=step.version,
-        schema_hash=schema_hash(ds),
-        suite_hash=suite_hash(ds),
-        inputs=records,
-        inputs_key=result.inputs_key,
-    )
+def _sealing(task: Task, decision: Decision) -> Sealing:
+    step, session = task.step, task.session
+
+    def seal(ds: Dataset, found_hash: str, rows: int, known_last: str) -> Lineage:
+        return Lineage(
+            dataset=ds.name,
+            session=str(session),
+            data_hash=found_hash,
+            rows=rows,
+            known_last_utc=known_last,
+            step=step.name,
+            step_version=step.version,
+            schema_hash=schema_hash(ds),
+            suite_hash=suite_hash(ds),
+            inputs=decision.records,
+            inputs_key=decision.key,
+        )
+
+    return seal
 
 
 def _too_many_rejected(
-    task: Task, tables: dict[str, pl.DataFrame], findings: tuple[Finding, ...]
+    task: Task, candidates: Mapping[str, Candidate], findings: tuple[Finding, ...]
 ) -> tuple[str, str, pl.DataFrame] | None:
     """What is wrong, the cure and all rejected rows, where so many were rejected that the rest cannot be trusted."""
-    for name, table in tables.items():
+    for name, made in candidates.items():
         rejected = [f for f in findings if f.kind == "rejected" and f.dataset == name]
         count = sum(f.row_count for f in rejected)
-        if count > REJECTED_ROWS and count > REJECTED_SHARE * (table.height + count):
+        if count > REJECTED_ROWS and count > REJECTED_SHARE * (made.rows + count):
             reasons = "; ".join(f"{f.what} ({f.row_count} rows)" for f in rejected)
-            what = f"{name} {task.session}: {count} of {table.height + count} rows were rejected: {reasons}"
+            what = f"{name} {task.session}: {count} of {made.rows + count} rows were rejected: {reasons}"
             rows = pl.concat([f.rows for f in rejected if f.rows is not None], how="diagonal_relaxed")
             return what, rejected[0].cure, rows.drop(SESSION, strict=False)
     return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 import polars as pl
 
 from flowlake.core.errors import BadInputError, UsageError
-from flowlake.core.sessions import decision_time, is_session, next_session
+from flowlake.core.sessions import decision_time, is_session, next_session, sessions_between
 from flowlake.core.settings import Settings
+from flowlake.datasets.batch import Batch, Stream, WholeTableNeededError, part, to_frame
 from flowlake.datasets.checks import Severity
 from flowlake.datasets.model import KNOWN_AT, Dataset, Finding, Output
 from flowlake.datasets.raw import RAW
@@ -27,8 +28,8 @@ from flowlake.sources.bucket import Bucket, Download, ObjectInfo, open_bucket
 if TYPE_CHECKING:
     from flowlake.pipeline.execute import StepResult
 
-MANY_FILES = frozenset({"cboe_snapshot"})
-"""Raw datasets with one file per underlying and session."""
+MANY_FILES = frozenset(feed.dataset.name for feed in feeds.FEEDS if feed.many)
+"""Raw datasets with several files a session, such as one per underlying."""
 DOUBLED_RATIO = 1.9
 DOUBLED_MIN_ROWS = 100
 DOUBLED_TICKERS = 500
@@ -48,6 +49,8 @@ class SourceObject:
     dataset: str
     file_date: date | None
     sha256: str = ""
+    period: str = ""
+    """`YYYY` or `YYYYMM` of a file with the rows of many sessions."""
 
     @property
     def info(self) -> ObjectInfo:
@@ -66,18 +69,25 @@ class Listing:
         return {o.dataset for o in self.objects}
 
     def sessions(self) -> list[date]:
-        """Exchange sessions for which the bucket has at least one file."""
-        return sorted({o.file_date for o in self.objects if o.file_date and is_session(o.file_date)})
+        """Exchange sessions for which the bucket has at least one file; a file of a month counts for all of its sessions."""
+        dated = {o.file_date for o in self.objects if o.file_date and is_session(o.file_date)}
+        return sorted(dated.union(*(_sessions_of_month(o.period) for o in self.objects if len(o.period) == len("YYYYMM"))))
 
     def feeding(self, dataset: str, session: date) -> tuple[SourceObject, ...]:
-        """Objects of a dataset for a session; reference files feed every session."""
-        return self._by_feed.get((dataset, None), ()) + self._by_feed.get((dataset, session), ())
+        """Objects of a dataset for a session; reference files feed every session, files of a period those within."""
+        undated = self._by_feed.get((dataset, None), ())
+        return tuple(o for o in undated if _covers(o, session)) + self._by_feed.get((dataset, session), ())
 
     def dated(self, session: date) -> tuple[SourceObject, ...]:
-        """Files dated from a session up to the day before the next: files of the session, and of holidays after it."""
+        """Files dated from a session up to the day before the next: files of the session, and of holidays after it.
+
+        A file of a month or a year is dated to each of its sessions.
+        """
         last = next_session(session) - timedelta(days=1)
         days = (session + timedelta(days=n) for n in range((last - session).days + 1))
-        return tuple(sorted((o for day in days for o in self._by_date.get(day, ())), key=lambda o: o.key))
+        found = [o for day in days for o in self._by_date.get(day, ())]
+        found += [replace(o, file_date=session) for o in self._by_date.get(None, ()) if o.period and _covers(o, session)]
+        return tuple(sorted(found, key=lambda o: o.key))
 
     @cached_property
     def _by_feed(self) -> dict[tuple[str, date | None], tuple[SourceObject, ...]]:
@@ -86,6 +96,15 @@ class Listing:
     @cached_property
     def _by_date(self) -> dict[date | None, tuple[SourceObject, ...]]:
         return _grouped(self.objects, lambda o: o.file_date)
+
+
+def _covers(o: SourceObject, session: date) -> bool:
+    return f"{session:%Y%m}".startswith(o.period)
+
+
+def _sessions_of_month(period: str) -> list[date]:
+    first = date.fromisoformat(f"{period}01")
+    return sessions_between(first, (first + timedelta(days=31)).replace(day=1) - timedelta(days=1))
 
 
 def _grouped(objects: Iterable[SourceObject], key: Callable[[SourceObject], Key]) -> dict[Key, tuple[SourceObject, ...]]:
@@ -112,7 +131,7 @@ def list_bucket(bucket: Bucket, known: dict[tuple[str, str, int], str], skip: st
             continue
         sha = known.get((info.key, info.etag, info.size), "")
         name = match.feed.dataset.name
-        found.append(SourceObject(info.key, info.size, info.etag, info.last_modified, name, match.file_date, sha))
+        found.append(SourceObject(info.key, info.size, info.etag, info.last_modified, name, match.file_date, sha, match.period))
     return Listing(tuple(sorted(found, key=lambda o: o.key)), unknown)
 
 
@@ -122,6 +141,8 @@ class Source:
 
     records: tuple[InputRecord, ...]
     table: Callable[[], pl.DataFrame]
+    batches: Callable[[], Iterator[Batch]] | None = None
+    """The table in batches, where the file can be read without being held."""
     says_nothing: bool = False
     """A reference file of which no row was known yet: a partition without rows would tell that the file was to come."""
 
@@ -159,10 +180,14 @@ class Ingester:
                 "remove all but one from the bucket",
             )
         records = tuple(self._record(o, session, result) for o in objects)
-        return Source(records, lambda: self._session_table(objects, result))
+        feed, day = _feed(objects[0].key), objects[0].file_date
+        batches = None
+        if (read := feed.batches) is not None and len(objects) == 1:
+            batches = lambda: read(self._downloaded(objects[0], result).path, day)  # noqa: E731
+        return Source(records, lambda: self._session_table(objects, result), batches)
 
     def _record(self, o: SourceObject, session: date, result: StepResult) -> InputRecord:
-        return InputRecord(f"bucket:{o.key}", str(session), str(session), o.sha256 or self._fetch(o, result)[1])
+        return InputRecord(f"bucket:{o.key}", str(session), str(session), o.sha256 or self._downloaded(o, result).sha256)
 
     def _session_table(self, objects: tuple[SourceObject, ...], result: StepResult) -> pl.DataFrame:
         tables = []
@@ -210,12 +235,22 @@ class Ingester:
     def _open(self) -> tuple[Bucket, Path]:
         if self._bucket is None:
             self._bucket = open_bucket(self._settings)
+        return self._bucket, self.folder()
+
+    def folder(self) -> Path:
+        """A folder of this process alone, for files that are on their way."""
         if self._scratch is None:
             self._scratch = Scratch.taken(scratch_folder(self._settings))
-        return self._bucket, self._scratch.folder
+        self._scratch.folder.mkdir(parents=True, exist_ok=True)
+        return self._scratch.folder
 
     def _fetch(self, o: SourceObject, result: StepResult) -> tuple[bytes, str]:
-        """The object's bytes and their hash; fetched once, however often they are asked for before they are used."""
+        """The object's bytes and their hash."""
+        download = self._downloaded(o, result)
+        return download.path.read_bytes(), download.sha256
+
+    def _downloaded(self, o: SourceObject, result: StepResult) -> Download:
+        """The object on disk; fetched once, however often it is asked for before it is used."""
         key = (o.key, o.etag)
         if key not in self._downloads:
             bucket, folder = self._open()
@@ -225,7 +260,7 @@ class Ingester:
             self._shas[key] = download.sha256
             row = {"key": o.key, "size": o.size, "etag": o.etag, "sha256": download.sha256, "fetched_at_utc": datetime.now(UTC)}
             result.fetched.append(row)
-        return download.path.read_bytes(), download.sha256
+        return download
 
     def forget(self, objects: Iterable[SourceObject]) -> None:
         """The objects are in the lake or in quarantine: their downloads have served."""
@@ -261,20 +296,62 @@ def raw_output(table: pl.DataFrame, ds: Dataset, session: date) -> Output:
     return Output({ds.name: known}, findings)
 
 
+def raw_stream(batches: Iterator[Batch], ds: Dataset, session: date) -> Stream:
+    """The raw partition of a file in batches, each of whole tickers. Rows that became known after D(t) need the whole table."""
+    return Stream(ds, _checked(batches, ds, session))
+
+
+def _checked(batches: Iterator[Batch], ds: Dataset, session: date) -> Iterator[Batch]:
+    sample = _Sample()
+    decided = int(decision_time(session).timestamp()) * 10**9
+    for batch in batches:
+        if (batch.plain(KNOWN_AT).values > decided).any():
+            raise WholeTableNeededError("rows became known after the decision time")
+        sample.take(batch, ds)
+        yield batch
+    sample.refuse_doubled(ds, session)
+
+
 def _refuse_doubled(table: pl.DataFrame, ds: Dataset, session: date) -> None:
     """A file with every row twice would double volume and premium, so it is held. Prints do repeat, but by a tenth at the most."""
-    if "ticker" not in table.columns or table.height < DOUBLED_MIN_ROWS:
+    if "ticker" not in table.columns:
         return
     tickers = table.get_column("ticker").unique().sort().head(DOUBLED_TICKERS)
-    sample = table.filter(pl.col("ticker").is_in(tickers.implode())).drop("row", strict=False)
-    ratio = sample.height / max(sample.unique().height, 1)
-    if sample.height >= DOUBLED_MIN_ROWS and ratio >= DOUBLED_RATIO:
-        raise BadInputError(
-            f"{ds.name} {session}",
-            "doubled_file",
-            f"each row stands there {ratio:.1f} times ({sample.height} rows of {tickers.len()} tickers looked at)",
-            "fetch the file again; if it stays so, ask who publishes it to correct it",
-        )
+    sample = _Sample(table.height)
+    sample.add(table.filter(pl.col("ticker").is_in(tickers.implode())))
+    sample.refuse_doubled(ds, session)
+
+
+@dataclass
+class _Sample:
+    """All rows of a few tickers, counted with and without their repetitions."""
+
+    table_rows: int = 0
+    rows: int = 0
+    distinct: int = 0
+    tickers: int = 0
+
+    def take(self, batch: Batch, ds: Dataset) -> None:
+        """The rows of the next tickers, which come in order and whole."""
+        self.table_rows += batch.rows
+        if self.tickers < DOUBLED_TICKERS:
+            rows = int(batch.runs("ticker").lengths[: DOUBLED_TICKERS - self.tickers].sum())
+            self.add(to_frame(part(batch, 0, rows), ds))
+
+    def add(self, rows: pl.DataFrame) -> None:
+        self.tickers += rows.get_column("ticker").n_unique()
+        self.rows += rows.height
+        self.distinct += rows.drop("row", strict=False).unique().height
+
+    def refuse_doubled(self, ds: Dataset, session: date) -> None:
+        ratio = self.rows / max(self.distinct, 1)
+        if self.table_rows >= DOUBLED_MIN_ROWS and self.rows >= DOUBLED_MIN_ROWS and ratio >= DOUBLED_RATIO:
+            raise BadInputError(
+                f"{ds.name} {session}",
+                "doubled_file",
+                f"each row stands there {ratio:.1f} times ({self.rows} rows of {self.tickers} tickers looked at)",
+                "fetch the file again; if it stays so, ask who publishes it to correct it",
+            )
 
 
 def extra_columns(table: pl.DataFrame, name: str) -> tuple[Finding, ...]:

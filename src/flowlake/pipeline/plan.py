@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 
 from flowlake.core.errors import UsageError
-from flowlake.datasets.factors import CLOSE_SESSIONS, HISTORY_SESSIONS
+from flowlake.curate import vendors
+from flowlake.datasets.factors import CLOSE_SESSIONS, ENGINE_FEATURES, HISTORY_SESSIONS
+from flowlake.datasets.flow_factors import EXPECTED_SESSIONS, FLOW_SCORED, FLOW_SESSIONS, PROFILE_SESSIONS
+from flowlake.datasets.hits import BASELINE_SESSIONS, PACKET_COLUMNS
 from flowlake.datasets.modules import MODULE_SESSIONS
+from flowlake.datasets.offexchange import ACCUMULATION_SESSIONS, LINK_SESSIONS
 from flowlake.datasets.raw import RAW
+from flowlake.datasets.sides import PRINT_COLUMNS, QUOTE_SOURCES
 from flowlake.datasets.volatility import NODES, RANK_SESSIONS
-from flowlake.pipeline.step import Read, Stage, Step
+from flowlake.pipeline.step import Read, Stage, Step, Streamed
 from flowlake.quality.activity import LOOKED_AT
 
 YEAR = 252
@@ -27,6 +34,10 @@ def _curate(name: str, function: str, *reads: Read, any_of: tuple[str, ...] = ()
     return Step(f"curate_{name}", Stage.CURATE, version, f"flowlake.curate.{function}", reads, (name,), any_of=any_of)
 
 
+def _vendors(order: Iterable[str]) -> tuple[Read, ...]:
+    return tuple(Read(name) for name in order)
+
+
 _TICKERS = (
     Read("massive_option_trades", columns=("ticker",)),
     Read("massive_option_minute", columns=("ticker",)),
@@ -34,7 +45,11 @@ _TICKERS = (
     Read("massive_option_quotes", columns=("ticker",)),
     Read("open_interest_file", columns=("ticker",)),
     Read("cboe_snapshot"),
+    *(Read(name, columns=("ticker",)) for name in vendors.TICKER_SOURCES),
 )
+_QUOTES = ("massive_option_quotes", "cboe_snapshot", *vendors.QUOTE_STREAMS, *vendors.QUOTE_CHAINS)
+_OPEN_INTEREST = ("open_interest_file", "cboe_snapshot", *vendors.MORNING_OPEN_INTEREST)
+_STOCK_MINUTES = ("massive_stock_minute", *vendors.INDEX_MINUTE_BARS)
 _TAPES = ("option_trades", "option_bars_1m", "option_bars_1d", "equity_bars_1m", "equity_bars_1d", "open_interest")
 _RAW_TAPES = (
     "massive_option_trades",
@@ -70,28 +85,52 @@ STEPS: tuple[Step, ...] = (
         *_TICKERS,
         Read("contract_roots_file"),
         any_of=tuple(read.dataset for read in _TICKERS),
+        version=2,
     ),
-    _curate("option_trades", "trades:option_trades", Read("massive_option_trades", required=True), _CONTRACTS),
-    _curate("option_bars_1m", "bars:option_bars_1m", Read("massive_option_minute", required=True), _CONTRACTS),
-    _curate("option_bars_1d", "bars:option_bars_1d", Read("massive_option_day", required=True), _CONTRACTS),
+    _curate("sale_conditions", "conditions:sale_conditions"),
+    replace(
+        _curate(
+            "option_trades",
+            "vendor_trades:option_trades",
+            *_vendors(vendors.PRINTS),
+            _CONTRACTS,
+            any_of=tuple(vendors.PRINTS),
+            version=2,
+        ),
+        reads_policy=True,
+        streamed=Streamed("massive_option_trades", "flowlake.curate.tape:option_trades"),
+    ),
     _curate(
-        "option_quotes_eod",
-        "quotes:option_quotes_eod",
-        Read("massive_option_quotes"),
-        Read("cboe_snapshot"),
+        "option_bars_1m",
+        "bars:option_bars_1m",
+        *_vendors(vendors.MINUTE_BARS),
         _CONTRACTS,
-        any_of=("massive_option_quotes", "cboe_snapshot"),
+        any_of=tuple(vendors.MINUTE_BARS),
     ),
-    _curate(
-        "open_interest",
-        "open_interest:open_interest",
-        Read("open_interest_file"),
-        Read("cboe_snapshot"),
-        _CONTRACTS,
-        any_of=("open_interest_file", "cboe_snapshot"),
-    ),
-    _curate("equity_bars_1m", "bars:equity_bars_1m", Read("massive_stock_minute", required=True)),
+    _curate("option_bars_1d", "bars:option_bars_1d", *_vendors(vendors.DAY_BARS), _CONTRACTS, any_of=tuple(vendors.DAY_BARS)),
+    _curate("option_quotes_eod", "quotes:option_quotes_eod", *_vendors(_QUOTES), _CONTRACTS, any_of=_QUOTES),
+    _curate("open_interest", "open_interest:open_interest", *_vendors(_OPEN_INTEREST), _CONTRACTS, any_of=_OPEN_INTEREST),
+    _curate("equity_bars_1m", "bars:equity_bars_1m", *_vendors(_STOCK_MINUTES), any_of=_STOCK_MINUTES),
     _curate("equity_bars_1d", "bars:equity_bars_1d", Read("massive_stock_day", required=True)),
+    Step(
+        "curate_offexchange_prints",
+        Stage.CURATE,
+        1,
+        "flowlake.curate.offexchange:offexchange_prints",
+        (Read("massive_stock_trades", required=True),),
+        ("offexchange_prints", "lit_bars_1m"),
+    ),
+    Step(
+        "trade_sides",
+        Stage.FACTORS,
+        1,
+        "flowlake.flow.sides:trade_sides",
+        (
+            Read("option_trades", required=True, columns=PRINT_COLUMNS),
+            *(Read(source.dataset, columns=source.columns) for source in QUOTE_SOURCES),
+        ),
+        ("trade_sides",),
+    ),
     Step(
         "option_iv",
         Stage.FACTORS,
@@ -141,13 +180,139 @@ STEPS: tuple[Step, ...] = (
         ("daily_factors", "exposures"),
     ),
     Step(
+        "offexchange_activity",
+        Stage.FACTORS,
+        1,
+        "flowlake.flow.offexchange:offexchange_activity",
+        (Read("offexchange_prints", required=True), Read("lit_bars_1m", required=True), Read("equity_bars_1d")),
+        ("offexchange_activity", "offexchange_blocks", "offexchange_levels"),
+    ),
+    Step(
+        "flow_packets",
+        Stage.FACTORS,
+        1,
+        "flowlake.flow.packets:flow_packets",
+        (
+            Read(
+                "option_trades",
+                required=True,
+                columns=(
+                    *("contract", "underlying", "root", "expiry", "right", "strike", "ts_utc", "price", "size", "premium_usd"),
+                    *("exchange", "condition", "in_volume", "in_baseline", "is_iso", "is_auction", "is_cross", "is_floor"),
+                    *("is_multi_leg", "is_stock_tied", "is_cancelled"),
+                ),
+            ),
+            Read("trade_sides", columns=("print_no", "bid", "ask", "quote_age_ms", "buy_probability")),
+            Read("option_iv", columns=("contract", "delta")),
+            Read("open_interest", sessions=2),
+            Read("corporate_actions"),
+        ),
+        ("flow_packets", "packet_prints"),
+    ),
+    Step(
+        "flow_receipts",
+        Stage.FACTORS,
+        1,
+        "flowlake.flow.receipts:flow_receipts",
+        (
+            Read("flow_packets", required=True, columns=("packet_id", "underlying", "opening_probability")),
+            Read("packet_prints", required=True, columns=("print_no", "packet_id", "contract", "size")),
+            Read("option_trades", required=True, columns=("contract", "size", "in_volume", "is_cancelled")),
+            Read("open_interest", sessions=2),
+            Read("corporate_actions"),
+        ),
+        ("flow_receipts",),
+    ),
+    Step(
+        "flow_factors",
+        Stage.FACTORS,
+        1,
+        "flowlake.flow.factors:flow_factors",
+        (
+            Read(
+                "option_trades",
+                required=True,
+                columns=(
+                    *("contract", "underlying", "right", "strike", "ts_utc", "size", "premium_usd", "exchange", "in_volume"),
+                    *("condition_group", "is_iso", "is_auction", "is_multi_leg", "is_stock_tied", "is_cancelled"),
+                ),
+            ),
+            _CONTRACTS,
+            Read("trade_sides", columns=("print_no", "buy_probability", "bid", "ask")),
+            Read(
+                "flow_packets",
+                columns=(
+                    *("underlying", "contract", "structure", "right", "size", "contracts", "premium_usd"),
+                    *("buy_probability", "opening_probability"),
+                ),
+            ),
+            Read("option_iv", sessions=2, adjust=True, columns=("contract", "underlying", "strike", "delta", "spot")),
+            Read("equity_bars_1m", columns=("underlying", "ts_utc", "close", "volume", "is_regular")),
+            Read("equity_bars_1d", columns=("underlying", "volume")),
+        ),
+        ("flow_factors", "flow_minutes", "market_tide", "venue_flow", "flow_profiles"),
+    ),
+    Step(
+        "flow_hits",
+        Stage.HISTORY,
+        1,
+        "flowlake.flow.hits:flow_hits",
+        (
+            Read("flow_packets", required=True, columns=PACKET_COLUMNS),
+            Read(
+                "flow_profiles",
+                sessions=BASELINE_SESSIONS,
+                adjust=True,
+                columns=("underlying", "unit_contracts", "premium_bins", "premium_counts", "size_bins", "size_counts"),
+            ),
+            Read("flow_minutes", columns=("underlying", "ts_utc", "spot")),
+            Read("contracts", columns=("contract", "exercise")),
+            Read("corporate_actions"),
+        ),
+        ("flow_hits",),
+        vintage=True,
+        reads_thresholds=True,
+    ),
+    Step(
+        "flow_scores",
+        Stage.HISTORY,
+        1,
+        "flowlake.flow.abnormality:flow_scores",
+        (
+            Read(
+                "flow_factors",
+                sessions=FLOW_SESSIONS,
+                required=True,
+                adjust=True,
+                columns=("underlying", "is_index", *(scored.name for scored in FLOW_SCORED)),
+            ),
+            Read(
+                "flow_profiles",
+                sessions=PROFILE_SESSIONS,
+                required=True,
+                adjust=True,
+                columns=("underlying", "minutes", "minute_premium_cents"),
+            ),
+            Read(
+                "daily_factors",
+                sessions=EXPECTED_SESSIONS,
+                adjust=True,
+                columns=("underlying", "option_volume", "atm_iv_30d", "spot_close"),
+            ),
+        ),
+        ("flow_scores", "flow_abnormality"),
+        vintage=True,
+    ),
+    Step(
         "factor_panel",
         Stage.HISTORY,
-        2,
+        3,
         "flowlake.factors.panel:factor_panel",
         (
             Read("daily_factors", sessions=HISTORY_SESSIONS, required=True, adjust=True),
             Read("equity_bars_1d", sessions=CLOSE_SESSIONS, adjust=True),
+            Read("flow_factors"),
+            Read("flow_scores"),
         ),
         ("factor_panel",),
         vintage=True,
@@ -171,6 +336,28 @@ STEPS: tuple[Step, ...] = (
         vintage=True,
     ),
     Step(
+        "offexchange_accumulation",
+        Stage.HISTORY,
+        1,
+        "flowlake.flow.offexchange_history:offexchange_accumulation",
+        (Read("offexchange_activity", sessions=ACCUMULATION_SESSIONS, required=True, adjust=True),),
+        ("offexchange_accumulation",),
+        vintage=True,
+    ),
+    Step(
+        "offexchange_options_link",
+        Stage.HISTORY,
+        1,
+        "flowlake.flow.offexchange_history:offexchange_options_link",
+        (
+            Read("daily_factors", sessions=LINK_SESSIONS + 1, required=True),
+            Read("offexchange_activity", sessions=LINK_SESSIONS + 1, required=True),
+            Read("flow_factors", sessions=LINK_SESSIONS + 1),
+        ),
+        ("offexchange_options_link",),
+        vintage=True,
+    ),
+    Step(
         "complete_outcomes",
         Stage.HISTORY,
         1,
@@ -189,7 +376,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "fit_models",
         Stage.SIGNALS,
-        1,
+        2,
         "flowlake.pipeline.composed:fit_models",
         (Read("factor_panel", sessions=TWO_YEARS + 5, required=True), Read("models", sessions=1, lag=1)),
         ("models",),
@@ -207,9 +394,12 @@ STEPS: tuple[Step, ...] = (
     Step(
         "score_anomalies",
         Stage.SIGNALS,
-        1,
+        2,
         "flowlake.anomalies.steps:score_anomalies",
-        (Read("factor_panel", sessions=YEAR + 6, required=True), Read("models", required=True)),
+        (
+            Read("factor_panel", sessions=YEAR + 6, required=True, columns=("underlying", *ENGINE_FEATURES)),
+            Read("models", required=True),
+        ),
         ("anomaly_scores",),
         vintage=True,
     ),

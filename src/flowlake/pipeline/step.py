@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from importlib import import_module
+from typing import Any
 
+from flowlake.datasets.batch import Batch, Stream
 from flowlake.datasets.model import Inputs, Output
 
 StepFunction = Callable[[Inputs, date], Output]
+StreamFunction = Callable[[Iterator[Batch], Inputs, date], Stream]
 
 
 class Stage(StrEnum):
@@ -47,6 +50,27 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Streamed:
+    """How a step works in memory that does not grow: `function` (`module:name`) is given the rows of `dataset` in batches.
+
+    What it makes is what the step's own function makes of the whole table, which takes over where the session has no partition of
+    `dataset` or the stream raises WholeTableNeededError.
+    """
+
+    dataset: str
+    function: str
+
+    def load(self) -> StreamFunction:
+        function: StreamFunction = _named(self.function)
+        return function
+
+
+def _named(function: str) -> Any:
+    module, _, name = function.partition(":")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
 class Step:
     """A step of the plan. `function` is `module:name`, imported when it runs, so that reading the plan stays cheap.
 
@@ -65,6 +89,12 @@ class Step:
     vintage: bool = False
     reads_listing: bool = False
     """The step is also given `bucket_listing`: the files dated from its session up to the next one."""
+    reads_thresholds: bool = False
+    """The step is also given `flow_thresholds`, the thresholds of the settings, and its output is stale where they change."""
+    reads_policy: bool = False
+    """The same of `condition_policy`, the rows of `sale_conditions` of the policy that the settings name."""
+
+    streamed: Streamed | None = None
 
     @property
     def looks_back(self) -> bool:
@@ -75,6 +105,5 @@ class Step:
         return self.stage is Stage.INGEST
 
     def load(self) -> StepFunction:
-        module, _, name = self.function.partition(":")
-        function: StepFunction = getattr(import_module(module), name)
+        function: StepFunction = _named(self.function)
         return function

@@ -16,7 +16,7 @@ from typing import Any
 
 from flowlake.datasets import render
 from flowlake.datasets.model import Dataset
-from flowlake.quality.audit import switch_telemetry_off
+from flowlake.quality.expectations import switch_telemetry_off
 
 PAGES = 300
 """Pages of validations that passed; failed ones always get theirs, up to `FAILED_PAGES`."""

@@ -43,12 +43,25 @@ EMPTY_FILE_BYTES = 20
 """A gzip file without content has 20 bytes."""
 
 FEEDS: dict[str, tuple[str, ...]] = {
-    "option_trades": ("massive_option_trades",),
-    "option_bars_1m": ("massive_option_minute",),
-    "option_bars_1d": ("massive_option_day",),
-    "equity_bars_1m": ("massive_stock_minute",),
+    "option_trades": (
+        "massive_option_trades",
+        "databento_option_trades",
+        "datashop_option_trades",
+        "thetadata_option_trades",
+    ),
+    "option_bars_1m": ("massive_option_minute", "databento_option_minute", "lean_option_minute"),
+    "option_bars_1d": ("massive_option_day", "databento_option_day", "datashop_option_eod", "thetadata_option_eod"),
+    "equity_bars_1m": ("massive_stock_minute", "lean_index_minute"),
     "equity_bars_1d": ("massive_stock_day",),
-    "open_interest": ("open_interest_file", "cboe_snapshot"),
+    "open_interest": (
+        "open_interest_file",
+        "cboe_snapshot",
+        "databento_statistics",
+        "datashop_option_eod",
+        "thetadata_open_interest",
+        "lean_open_interest",
+        "lean_open_interest_daily",
+    ),
 }
 """Curated dataset -> raw datasets that can feed it."""
 

@@ -1,7 +1,8 @@
 """Do the eligible trades, the minute bars and the day bars of each contract agree?
 
-Every residual is kept with its reason where the data show one. Vendors differ on whether a print that was cancelled later, or
-one that was reported late, counts in a bar; a residual that equals exactly those prints is explained by them.
+Which prints are eligible is the condition policy's decision (`in_volume`, `sets_price`). Every residual is kept with its reason
+where the data show one. Vendors differ on whether a print that was cancelled later, or one that was reported late, counts in a bar;
+a residual that equals exactly those prints is explained by them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _PRICES = ("open", "high", "low", "close")
 _SOURCES = {"trades": "option_trades", "1m": "option_bars_1m", "1d": "option_bars_1d"}
 _KEY = ["contract", "underlying"]
 _EXPLAINED = ("cancelled", "late")
+_REASONS = {"late_counted": "late"}
 _LOOKED_AT = [*_KEY, "ts_utc", "price", "size", "in_volume", "sets_price", "is_cancelled", "is_late"]
 
 
@@ -128,13 +130,17 @@ def _settled(trades: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
 
 
 def _causes(trades: pl.DataFrame | None, minutes: pl.DataFrame | None) -> dict[str, pl.DataFrame]:
-    """Reason -> the prints that it is about, summed up per contract. Without trades nothing can be explained."""
+    """Reason -> the prints that it is about, summed up per contract. Without trades nothing can be explained.
+
+    What the condition policy of the trades leaves out may be in the bars, and what it counts may be missing there.
+    """
     if trades is None:
         return {}
     counted = {"in_volume": pl.lit(True), "sets_price": pl.lit(True)}
     causes = {
         "cancelled": _prints(trades.filter("is_cancelled").with_columns(**counted)),
-        "late": _prints(trades.filter("is_late").with_columns(**counted)),
+        "late": _prints(trades.filter(pl.col("is_late") & ~pl.col("in_volume")).with_columns(**counted)),
+        "late_counted": _prints(trades.filter(pl.col("is_late") & pl.col("in_volume")).with_columns(**counted)),
     }
     if minutes is not None:
         by_minute = _eligible(trades).with_columns(minute=pl.col("ts_utc").dt.truncate("1m"))
@@ -177,7 +183,7 @@ def _measure(both: pl.DataFrame, measure: str, causes: dict[str, pl.DataFrame]) 
     table = table.with_columns((pl.col("left") - pl.col("right")).alias("residual"))
     reason = pl.lit("unexplained")
     for name in reversed(causes):
-        reason = pl.when(_explains(measure, pl.col(f"{measure}_{name}"))).then(pl.lit(name)).otherwise(reason)
+        reason = pl.when(_explains(measure, pl.col(f"{measure}_{name}"))).then(pl.lit(_REASONS.get(name, name))).otherwise(reason)
     return table.select(*_KEY, "left", "right", "residual", reason=reason)
 
 

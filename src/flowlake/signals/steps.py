@@ -11,8 +11,9 @@ from typing import Any
 import polars as pl
 
 from flowlake.core.sessions import actionable_at
-from flowlake.datasets.factors import HISTORY_SESSIONS, MAD_TO_SIGMA, MIN_HISTORY, SCORED, Z_COLUMNS
+from flowlake.datasets.factors import HISTORY_SESSIONS, SCORED, Z_COLUMNS
 from flowlake.datasets.model import UTC_NS, Inputs
+from flowlake.datasets.scored import MAD_TO_SIGMA, MIN_HISTORY
 from flowlake.datasets.signals import TIER_FLOORS, UNKNOWN
 from flowlake.signals.calibration import CONFIDENCE_HORIZON, CONFIDENCE_LABEL, probability
 from flowlake.signals.evidence import Doubt, Evidence, direction, gather_doubts, gather_evidence, is_large

@@ -10,6 +10,7 @@ import polars as pl
 from flowlake.core import sessions
 from flowlake.datasets.model import KNOWN_AT, UTC_NS
 from flowlake.datasets.raw import CONTRACT_ROOTS_FILE, LEAN_INTEREST_RATE, RATES_FILE
+from flowlake.datasets.raw_vendors import LEAN_OPEN_INTEREST_DAILY, OPTIONSDX_EOD
 
 
 def midnight_et(day_column: str) -> pl.Expr:
@@ -44,11 +45,14 @@ def next_session_at_nine(frame: pl.DataFrame, day_column: str) -> pl.DataFrame:
 def as_known(dataset_name: str, frame: pl.DataFrame, session: date) -> pl.DataFrame:
     """Rows of a reference table that were known at D(`session`), for the partition of `session`.
 
-    Of `rates_file` only the curve of the newest date, of `lean_interest_rate` only the rate in force. The end of a contract root
-    is hidden until it has come: before, the root was simply valid.
+    Of tables whose files hold many sessions only the rows of this one; of `rates_file` only the curve of the newest date, of
+    `lean_interest_rate` only the rate in force. The end of a contract root is hidden until it has come: before, the root was simply
+    valid.
     """
     decided = sessions.decision_time(session)
     known = frame.filter(pl.col(KNOWN_AT) <= pl.lit(decided, dtype=UTC_NS))
+    if dataset_name in _OF_SESSION:
+        return known.filter(pl.col(_OF_SESSION[dataset_name]) == session)
     narrow = _NARROW.get(dataset_name)
     return known if narrow is None else narrow(known, decided.astimezone(sessions.NEW_YORK).date())
 
@@ -61,6 +65,8 @@ def _hide_coming_ends(known: pl.DataFrame, today: date) -> pl.DataFrame:
     return known.with_columns(pl.when(pl.col("valid_to") < today).then(pl.col("valid_to")).alias("valid_to"))
 
 
+_OF_SESSION = {OPTIONSDX_EOD.name: "quote_date", LEAN_OPEN_INTEREST_DAILY.name: "date"}
+"""Raw dataset -> the column with the session that a row belongs to."""
 _NARROW: dict[str, Callable[[pl.DataFrame, date], pl.DataFrame]] = {
     RATES_FILE.name: _newest,
     LEAN_INTEREST_RATE.name: _newest,

@@ -6,20 +6,33 @@ and some files spell `Ticker` with a capital. Rows have no unique key, so all ar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date, time, timedelta
+from pathlib import Path
 
 import polars as pl
 
 from flowlake.core.errors import BadInputError
 from flowlake.core.sessions import at_et
 from flowlake.datasets import raw
+from flowlake.datasets.batch import Batch
 from flowlake.datasets.model import Dataset
+from flowlake.sources import tape
 from flowlake.sources.table import as_declared, read_columns
 
 
 def option_trades(key: str, body: bytes, file_date: date | None) -> pl.DataFrame:
     """Raw table `massive_option_trades` of one file; raises BadInputError (see `table.read_columns`) or `wrong_date`."""
     return _session_table(key, body, file_date, raw.MASSIVE_OPTION_TRADES, "sip_timestamp", ("participant_timestamp",))
+
+
+def option_trade_batches(path: Path, file_date: date) -> Iterator[Batch]:
+    """The same from a file on disk, in batches of the dataset's order, without holding it.
+
+    Raises WholeTableNeededError, after batches were given too, where the file is not as plain as such files are: it may be right
+    all the same, and `option_trades` tells.
+    """
+    return tape.option_trades(tape.pieces_of_file(path), file_date)
 
 
 def option_quotes(key: str, body: bytes, file_date: date | None) -> pl.DataFrame:

@@ -149,7 +149,9 @@ def _is_rectangular(sheet: _Sheet, frame: pl.DataFrame) -> bool:
     if frame.get_column(sheet.names[-1]).null_count() == 0:
         return True
     text = [name for name, dtype in frame.schema.items() if dtype == pl.String]
-    inside = frame.select(pl.sum_horizontal(pl.col(n).str.count_matches(",", literal=True).sum() for n in text)).item()
+    inside = frame.select(
+        pl.sum_horizontal(pl.lit(0), *(pl.col(n).str.count_matches(",", literal=True).sum() for n in text))
+    ).item()
     commas = sheet.text.count(b",", _end_of_line(sheet.text, sheet.lines_before))
     return commas == frame.height * (len(sheet.names) - 1) + int(inside or 0)
 

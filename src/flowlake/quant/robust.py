@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowlake.core.arrays import ArrayLike, Float, Int
-from flowlake.datasets.factors import MAD_TO_SIGMA, MIN_HISTORY, Scored
+from flowlake.datasets.scored import MAD_TO_SIGMA, MIN_HISTORY, Scored
 
 
 def row_median(values: Float) -> Float:

@@ -1,0 +1,145 @@
+"""Step `trade_sides`: the quote in force at every option print, and the probability that a buyer began the trade.
+
+Quotes come from whichever of the sources exist: beside the trade where the vendor's file carries them, else from a file of quotes.
+Both are streams of quotes; one that stands beside trades is in force at its own time, the others only after it.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from flowlake.core.arrays import Bool, Float, Int
+from flowlake.datasets.model import Inputs, Output
+from flowlake.datasets.sides import QUOTE_SOURCES, SIDE_REASONS, SIDE_RULES, TRADE_SIDES, QuoteSource
+from flowlake.flow import _side, nbbo
+from flowlake.flow._side import Sides
+from flowlake.flow.direction import AGES_S, CALIBRATION, PRICE_UNITS, at_midpoint, buy_probability
+from flowlake.flow.nbbo import Nbbo, Quotes
+
+_NS_PER_MS = 1_000_000
+_NS_PER_S = 1_000_000_000
+_MAX_AGE_NS = int(AGES_S[-1] * _NS_PER_S)
+
+
+def trade_sides(inputs: Inputs, session: date) -> Output:
+    """Required input: option_trades. Optional inputs: the datasets of `QUOTE_SOURCES`."""
+    prints = inputs["option_trades"]
+    contract = prints["contract"].rle_id().cast(pl.Int64).to_numpy()
+    ts_ns = prints["ts_utc"].to_physical().to_numpy()
+    market = _market(prints, contract, ts_ns, inputs)
+    is_single_leg, is_signed = _signed(prints)
+    price = prints["price"].to_numpy()
+    negotiated = (prints["is_cross"] | prints["is_floor"]).to_numpy()
+    age_s = np.where(market.age_ns < 0, np.nan, market.age_ns / _NS_PER_S)
+    probability = np.where(is_signed, buy_probability(price, market.bid, market.ask, age_s, negotiated), np.nan)
+    reason = _reasons(probability, price, market, is_single_leg, is_signed)
+    is_open = is_signed & np.isnan(probability)
+    depth = np.where(is_open & (reason == SIDE_REASONS.index("at_midpoint")), _depth(market), 0).astype(np.int8)
+    tick = np.where(is_open & (depth == 0), _tick(prints, contract, ts_ns), 0).astype(np.int8)
+    table = prints.select("underlying", "contract", "ts_utc").with_columns(
+        pl.int_range(prints.height, dtype=pl.UInt32, eager=True).alias("print_no"),
+        *_quote_columns(market),
+        _spelled("rule", np.select([~np.isnan(probability), depth != 0, tick != 0], [0, 1, 2], 3), SIDE_RULES),
+        pl.Series("buy_probability", probability).fill_nan(None),
+        *_fallback_columns(depth, tick),
+        _spelled("reason", reason, SIDE_REASONS),
+    )
+    return Output({TRADE_SIDES.name: table})
+
+
+def _market(prints: pl.DataFrame, contract: Int, ts_ns: Int, inputs: Inputs) -> Nbbo:
+    found = nbbo.as_of(contract, ts_ns, (), max_age_ns=_MAX_AGE_NS)
+    for source in QUOTE_SOURCES:
+        if source.dataset in inputs:
+            quotes = _quotes(inputs[source.dataset], source, prints["contract"])
+            found = _filled(
+                found, nbbo.as_of(contract, ts_ns, (quotes,), max_age_ns=_MAX_AGE_NS, at_or_before=source.beside_trades)
+            )
+    return found
+
+
+def _quotes(table: pl.DataFrame, source: QuoteSource, contracts: pl.Series) -> Quotes:
+    """The quotes of the contracts that traded, numbered as the prints number them, in order."""
+    traded = contracts.rle().struct.field("value").alias("contract").to_frame().with_row_index("number")
+    of_ticker = traded.select(pl.concat_str(pl.lit("O:"), "contract").alias("ticker"), pl.col("number").cast(pl.Int64))
+    rows = table if source.only is None else table.filter(pl.col(source.only[0]) == source.only[1])
+    rows = rows.filter(pl.col(source.ts).is_not_null()).join(of_ticker, on="ticker").sort("number", source.ts, *source.order)
+
+    prices = (_numbers(rows[name]) for name in (source.bid, source.ask))
+    sizes = (_numbers(rows[name]) for name in source.sizes) if source.sizes else (np.full(rows.height, np.nan) for _ in range(2))
+    return Quotes(rows["number"].to_numpy(), rows[source.ts].to_numpy() + source.known_after_ns, *prices, *sizes)
+
+
+def _numbers(column: pl.Series) -> Float:
+    return column.cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+
+def _filled(first: Nbbo, second: Nbbo) -> Nbbo:
+    """The first source's quote, the second's where the first has none that is young enough."""
+    use_second = (first.age_ns < 0) | (first.is_stale & (second.age_ns >= 0) & ~second.is_stale)
+    return Nbbo(*(np.where(use_second, b, a) for a, b in zip(first, second, strict=True)))
+
+
+def _signed(prints: pl.DataFrame) -> tuple[Bool, Bool]:
+    """Whether each print is a single leg, and whether it may be signed by what was known at its time.
+
+    A cancelled print was on the tape like any other until its cancel came: knowing better would be looking ahead.
+    """
+    is_single_leg = ~(prints["is_multi_leg"] | prints["is_stock_tied"])
+    was_signed = prints["may_be_signed"] | (prints["is_cancelled"] & prints["sets_price"] & is_single_leg)
+    return is_single_leg.to_numpy(), was_signed.to_numpy()
+
+
+def _reasons(probability: Float, price: Float, market: Nbbo, is_single_leg: Bool, is_signed: Bool) -> Int:
+    holds = {
+        "": ~np.isnan(probability),
+        "not_single_leg": ~is_single_leg,
+        "not_signed": ~is_signed,
+        "no_quote": market.age_ns < 0,
+        "stale_quote": market.is_stale,
+        "one_sided_quote": np.isnan(market.bid) | np.isnan(market.ask),
+        "locked_or_crossed": market.is_locked_or_crossed,
+        "at_midpoint": at_midpoint(price, market.bid, market.ask),
+    }
+    return np.select(list(holds.values()), [SIDE_REASONS.index(name) for name in holds])
+
+
+def _depth(market: Nbbo) -> Sides:
+    """The depth rule for a print at the midpoint."""
+    return np.sign(np.nan_to_num(market.ask_size - market.bid_size)).astype(np.int8)
+
+
+def _tick(prints: pl.DataFrame, contract: Int, ts_ns: Int) -> Sides:
+    """The tick test against earlier milliseconds, on the prices of single-leg prints reported on time."""
+    counts = prints["sets_price"] & ~(prints["is_multi_leg"] | prints["is_stock_tied"])
+    units = (prints["price"] * PRICE_UNITS).round().cast(pl.Int64).to_numpy()
+    side = np.empty(prints.height, dtype=np.int8)
+    _side.tape_tick(contract, ts_ns // _NS_PER_MS, units, counts.to_numpy(), side)
+    return side
+
+
+def _quote_columns(market: Nbbo) -> tuple[pl.Series, ...]:
+    has_both = ~(np.isnan(market.bid) | np.isnan(market.ask))
+    return (
+        *(pl.Series(name, getattr(market, name)).fill_nan(None) for name in ("bid", "ask", "bid_size", "ask_size")),
+        pl.Series("quote_age_ms", np.where(market.age_ns < 0, np.nan, market.age_ns / _NS_PER_MS)).fill_nan(None),
+        pl.Series("is_locked_or_crossed", market.is_locked_or_crossed).set(pl.Series(~has_both), None),
+    )
+
+
+def _fallback_columns(depth: Sides, tick: Sides) -> tuple[pl.Series, pl.Series]:
+    of_depth, of_tick = CALIBRATION.fallback()
+    side = np.where(depth != 0, depth, tick)
+    probability = 0.5 + side * (np.where(depth != 0, of_depth, of_tick) - 0.5)
+    says_nothing = pl.Series(side == 0)
+    return (
+        pl.Series("fallback_side", side).set(says_nothing, None),
+        pl.Series("fallback_probability", probability).set(says_nothing, None),
+    )
+
+
+def _spelled(name: str, codes: Int, words: tuple[str, ...]) -> pl.Series:
+    return pl.Series(name, words, dtype=pl.String).gather(pl.Series(codes))

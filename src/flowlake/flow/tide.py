@@ -1,0 +1,151 @@
+"""Order flow by minute, and the tide of the whole market. Nothing in a minute comes from a later one.
+
+A print that a later message cancelled counts: at the end of its minute nobody knew.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from flowlake.datasets.flow_factors import SCOPES, SPOT_MINUTES
+from flowlake.datasets.model import UTC_NS, Inputs
+from flowlake.datasets.scored import OTM_DISTANCE
+from flowlake.flow.units import in_units
+
+_KEY = ("underlying_no", "ts_utc")
+_KINDS = ("premium", "known_premium", "iso_premium", "multi_leg_premium", "retail_premium")
+
+
+def minute_sums(prints: pl.DataFrame, legs: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
+    """One row per underlying and minute with a print, sums as integers in ten-thousandths, ordered by both.
+
+    `prints` as `signed_prints` gives them, `legs` as `traded_contracts` does. Columns: `underlying`, `ts_utc`, `is_index`,
+    `prints`, `volume`, premium by kind, `net_call`, `net_put`, `net_otm_call` and `net_otm_put` (null without a spot),
+    `delta_shares` (null where no print has a side and a delta) and `spot`.
+    """
+    places = prints["contract_no"]
+    named = prints.select(
+        pl.col("ts_utc").dt.truncate("1m"),
+        "size",
+        "net_premium",
+        "net_size",
+        "known_size",
+        *_KINDS,
+        legs["underlying_no"].gather(places),
+        (legs["right"] == "C").alias("is_call").gather(places),
+        legs["strike"].gather(places),
+        legs["is_adjusted"].gather(places),
+        (legs["multiplier"] * legs["past_delta"]).alias("shares_each").gather(places),
+    )
+    spots = _spots(named, legs, inputs)
+    rows = named.join(spots, on=_KEY, how="left", maintain_order="left")
+    is_call = pl.col("is_call")
+    outwards = (pl.col("strike") / pl.col("spot")).log() * pl.when(is_call).then(1.0).otherwise(-1.0)
+    is_otm = ((outwards >= OTM_DISTANCE) & ~pl.col("is_adjusted")).fill_null(False)
+    shares = (pl.col("net_size") * pl.col("shares_each")).round().cast(pl.Int64)
+    rows = rows.select(
+        *_KEY,
+        "size",
+        *_KINDS,
+        (pl.col("premium") * is_call).alias("call_premium"),
+        (pl.col("net_premium") * is_call).alias("net_call"),
+        (pl.col("net_premium") * ~is_call).alias("net_put"),
+        (pl.col("net_premium") * (is_call & is_otm)).alias("net_otm_call"),
+        (pl.col("net_premium") * (~is_call & is_otm)).alias("net_otm_put"),
+        shares.fill_null(0).alias("delta_shares"),
+        (pl.col("known_size") * shares.is_not_null()).alias("delta_size"),
+    )
+    summed = pl.col([name for name in rows.columns if name not in _KEY]).sum()
+    facts = (
+        legs.select("underlying_no", "underlying", "is_index")
+        .group_by("underlying_no")
+        .agg(pl.col("underlying").first(), pl.col("is_index").any())
+    )
+    return (
+        rows.group_by(_KEY)
+        .agg(pl.len().cast(pl.Int64).alias("prints"), summed)
+        .join(spots, on=_KEY, how="left")
+        .join(facts, on="underlying_no")
+        .with_columns(
+            pl.when(pl.col("delta_size") > 0).then("delta_shares").alias("delta_shares"),
+            *(pl.when(pl.col("spot").is_not_null()).then(name).alias(name) for name in ("net_otm_call", "net_otm_put")),
+        )
+        .drop("underlying_no", "delta_size")
+        .rename({"size": "volume"})
+        .sort("underlying", "ts_utc")
+    )
+
+
+def _spots(prints: pl.DataFrame, legs: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
+    """`underlying_no`, `ts_utc`, `spot`: the last stock bar that had ended when the minute began, else the session before."""
+    known = legs.group_by("underlying_no").agg(pl.col("underlying").first(), pl.col("past_spot").first())
+    minutes = prints.select(_KEY).unique().join(known, on="underlying_no").sort("ts_utc", "underlying_no")
+    bars = inputs.get("equity_bars_1m")
+    if bars is None or bars.is_empty():
+        return minutes.select(*_KEY, pl.col("past_spot").alias("spot"))
+    ended = bars.select("underlying", pl.col("ts_utc").dt.offset_by("1m").cast(UTC_NS), "close").sort("ts_utc", "underlying")
+    joined = minutes.join_asof(
+        ended, on="ts_utc", by="underlying", strategy="backward", tolerance=f"{SPOT_MINUTES}m", check_sortedness=False
+    )
+    return joined.select(*_KEY, pl.coalesce("close", "past_spot").alias("spot"))
+
+
+def flow_minutes(minutes: pl.DataFrame) -> pl.DataFrame:
+    """The table `flow_minutes` of `minute_sums`."""
+    scaled = {
+        **{f"{kind}_usd": kind for kind in _KINDS},
+        "call_premium_usd": "call_premium",
+        **{f"{name}_premium_usd": name for name in ("net_call", "net_put", "net_otm_call", "net_otm_put")},
+        "net_delta_shares": "delta_shares",
+    }
+    rows = minutes.select(
+        "underlying",
+        "ts_utc",
+        "prints",
+        "volume",
+        "spot",
+        (pl.col("premium") - pl.col("call_premium")).alias("put_premium_usd"),
+        *(pl.col(source).alias(name) for name, source in scaled.items()),
+    )
+    return in_units(rows, ["put_premium_usd", *scaled])
+
+
+def market_tide(minutes: pl.DataFrame) -> pl.DataFrame:
+    """The table `market_tide`: sums over the underlyings of each scope, and what they add up to since the first minute."""
+    members = {"all": pl.lit(True), "index": pl.col("is_index"), "stock": ~pl.col("is_index")}
+    dollars = (pl.col("delta_shares") * pl.col("spot")).round().cast(pl.Int64)
+    names = {
+        "premium_usd": pl.col("premium"),
+        "known_premium_usd": pl.col("known_premium"),
+        "net_call_premium_usd": pl.col("net_call"),
+        "net_put_premium_usd": pl.col("net_put"),
+        "net_delta_usd": pl.col("delta"),
+        "call_tide_usd": pl.col("net_call").cum_sum(),
+        "put_tide_usd": pl.col("net_put").cum_sum(),
+        "tide_usd": (pl.col("net_call") - pl.col("net_put")).cum_sum(),
+    }
+    so_far, known = pl.col("premium").cum_sum(), pl.col("known_premium").cum_sum()
+    tides = []
+    for scope in SCOPES:
+        inside = minutes.filter(members[scope])
+        rows = (
+            inside.with_columns(dollars.alias("delta"))
+            .group_by("ts_utc")
+            .agg(
+                pl.col("prints", "premium", "known_premium", "net_call", "net_put").sum(),
+                pl.len().cast(pl.Int64).alias("underlyings"),
+                pl.when(pl.col("delta").is_not_null().any()).then(pl.col("delta").sum()).alias("delta"),
+            )
+            .sort("ts_utc")
+        )
+        tides.append(
+            rows.select(
+                pl.lit(scope).alias("scope"),
+                "ts_utc",
+                "prints",
+                "underlyings",
+                *(value.alias(name) for name, value in names.items()),
+                pl.when(so_far > 0).then(known / so_far).alias("tide_coverage"),
+            )
+        )
+    return in_units(pl.concat(tides), names).sort("scope", "ts_utc")

@@ -1,0 +1,112 @@
+"""What a step made, on its way into the lake: a table in memory, or a file that was written in batches.
+
+Either is audited as it will be served. A file is written to the scratch folder with its lineage in the footer; the hash of its
+values, of which the length is known beforehand, is computed from what the file gives back and then put in its place.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from flowlake.datasets.batch import Stream
+from flowlake.datasets.model import KNOWN_AT, UTC_NS, Dataset, Finding
+from flowlake.lake import partitions
+from flowlake.lake.columnar import PartitionWriter
+from flowlake.lake.hashing import data_hash, file_data_hash
+from flowlake.lake.partitions import FOOTER_KEY, Lineage
+from flowlake.quality.audit import AuditResult, audit, audit_file
+
+Sealing = Callable[[Dataset, str, int, str], Lineage]
+"""Dataset, hash of the values, rows and `known_last_utc` of a partition to its lineage."""
+_HASH_TO_COME = "#" * 64
+
+
+class Candidate(Protocol):
+    """A partition that is not yet served."""
+
+    @property
+    def rows(self) -> int: ...
+
+    def audit(self, session: date) -> AuditResult: ...
+
+    def table(self) -> pl.DataFrame:
+        """The rows in memory: for quarantine, when the partition was refused."""
+        ...
+
+    def body(self) -> bytes:
+        """The bytes of the partition file."""
+        ...
+
+
+@dataclass(frozen=True)
+class TableCandidate:
+    """A conformed table."""
+
+    dataset: Dataset
+    frame: pl.DataFrame
+    seal: Sealing
+
+    @property
+    def rows(self) -> int:
+        return self.frame.height
+
+    def audit(self, session: date) -> AuditResult:
+        return audit(self.dataset, self.frame, session)
+
+    def table(self) -> pl.DataFrame:
+        return self.frame
+
+    def body(self) -> bytes:
+        lineage = self.seal(self.dataset, data_hash(self.frame), self.rows, partitions.known_last(self.frame))
+        return partitions.encode(self.dataset, self.frame, {FOOTER_KEY: lineage.to_json()})
+
+
+@dataclass(frozen=True)
+class FileCandidate:
+    """A partition file in the scratch folder, complete but for being served."""
+
+    dataset: Dataset
+    path: Path
+    rows: int
+
+    def audit(self, session: date) -> AuditResult:
+        return audit_file(self.dataset, self.path, session)
+
+    def table(self) -> pl.DataFrame:
+        return partitions.decode(self.path.read_bytes(), self.path.name)
+
+    def body(self) -> bytes:
+        """The file as mapped memory, which reads like bytes and takes no room of its own."""
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # type: ignore[return-value]
+
+
+def staged(stream: Stream, path: Path, seal: Sealing) -> tuple[FileCandidate, tuple[Finding, ...]]:
+    """Write a stream to a file, lineage included; and what the stream found on the way.
+
+    Raises WholeTableNeededError where the stream turns out to need the whole table.
+    """
+    ds = stream.dataset
+    with path.open("wb") as file:
+        writer = PartitionWriter(file, ds)
+        for batch in stream.batches:
+            writer.write(batch)
+        newest = pl.DataFrame({KNOWN_AT: [writer.known_last]}, schema={KNOWN_AT: pl.Int64}).cast({KNOWN_AT: UTC_NS})
+        lineage = seal(ds, _HASH_TO_COME, writer.rows, partitions.known_last(newest))
+        writer.close({FOOTER_KEY: lineage.to_json()})
+    _put_hash(path, file_data_hash(path))
+    return FileCandidate(ds, path, writer.rows), stream.findings()
+
+
+def _put_hash(path: Path, found: str) -> None:
+    """The placeholder stands once, in the footer; a footer has no checksum that would have to follow."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        at = mapped.rfind(_HASH_TO_COME.encode())
+        mapped[at : at + len(found)] = found.encode()

@@ -1,0 +1,372 @@
+"""A large partition judged in pieces: its memory is that of a piece, its verdicts are those on the whole.
+
+Rows are read once, some row groups at a time. A rule about a column sees that column alone, and a text or a flag first by its
+distinct values (a Parquet file holds those of texts as dictionaries): where all of them are right, so are the rows. Where one is
+not, the rows themselves are judged, so a failing rule counts and shows the same rows either way. Uniqueness and order go across
+pieces: a key can only be repeated where its hash is, and each piece is compared with the last row before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from flowlake.datasets import render
+from flowlake.quality.expectations import SHAPE_RULES, Plan, Suite, Verdict, counted, merged, to_pandas
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK_ROWS = 1_048_576
+"""Rows of a piece, eight row groups: above it memory grows and time does not fall."""
+ROWS_KEPT = 1000
+"""Failing rows that are kept per rule: enough to see the pattern, small enough to store."""
+WHOLE_CELLS = 250_000
+"""A table of so many cells is judged in one piece: there the number of evaluations costs more than the copies that are made."""
+_FAILS = "_fails"
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+"""Numbers of rows of a partition, from 0."""
+
+
+# --- Where rows come from ------------------------------------------------------------------------------------------
+
+
+class Piece(Protocol):
+    """Some neighbouring rows of a partition."""
+
+    @property
+    def rows(self) -> int: ...
+
+    def frame(self, columns: Sequence[str]) -> pl.DataFrame: ...
+
+    def values(self, column: str) -> tuple[pl.Series, int]:
+        """Every value of a column at least once, null too where there is one, and the number of nulls."""
+        ...
+
+    def ranked(self, columns: Sequence[str]) -> pl.DataFrame:
+        """The columns with values that are in the same order within this piece: a text may be a number."""
+        ...
+
+    def slice(self, start: int, rows: int) -> Piece: ...
+
+
+class Source(Protocol):
+    """The rows of a partition, in pieces that are read anew each time."""
+
+    schema: dict[str, pl.DataType]
+    rows: int
+
+    def pieces(self, columns: Sequence[str], rows: int) -> Iterator[Piece]: ...
+
+    def read(self) -> pl.DataFrame: ...
+
+
+@dataclass(frozen=True)
+class TablePiece:
+    table: pl.DataFrame
+
+    @property
+    def rows(self) -> int:
+        return self.table.height
+
+    def frame(self, columns: Sequence[str]) -> pl.DataFrame:
+        return self.table.select(columns)
+
+    def values(self, column: str) -> tuple[pl.Series, int]:
+        series = self.table.get_column(column)
+        return series.unique(), series.null_count()
+
+    def ranked(self, columns: Sequence[str]) -> pl.DataFrame:
+        return self.frame(columns)
+
+    def slice(self, start: int, rows: int) -> Piece:
+        return TablePiece(self.table.slice(start, rows))
+
+
+class TableSource:
+    """A table in memory."""
+
+    def __init__(self, table: pl.DataFrame) -> None:
+        self.schema = dict(table.schema)
+        self.rows = table.height
+        self._table = table
+
+    def pieces(self, columns: Sequence[str], rows: int) -> Iterator[Piece]:
+        for start in range(0, self.rows, rows):
+            yield TablePiece(self._table.select(columns).slice(start, rows))
+
+    def read(self) -> pl.DataFrame:
+        return self._table
+
+
+@dataclass(frozen=True)
+class FilePiece:
+    """Row groups as Arrow holds them, texts as dictionaries."""
+
+    table: pa.Table
+
+    @property
+    def rows(self) -> int:
+        return int(self.table.num_rows)
+
+    def frame(self, columns: Sequence[str]) -> pl.DataFrame:
+        made = pl.DataFrame(self.table.select(columns))
+        return made.with_columns(pl.col(pl.Categorical).cast(pl.String))
+
+    def values(self, column: str) -> tuple[pl.Series, int]:
+        coded = self.table.column(column)
+        if not _is_coded(coded):
+            return pl.Series(column, coded).unique(), coded.null_count
+        dictionaries = [pl.Series(column, chunk.dictionary, dtype=pl.String) for chunk in coded.chunks]
+        if coded.null_count:
+            dictionaries.append(pl.Series(column, [None], dtype=pl.String))
+        return pl.concat(dictionaries).unique(), coded.null_count
+
+    def ranked(self, columns: Sequence[str]) -> pl.DataFrame:
+        return pl.DataFrame([self._ranks(name) for name in columns])
+
+    def _ranks(self, column: str) -> pl.Series:
+        import pyarrow as pa
+
+        if not _is_coded(self.table.column(column)):
+            return pl.Series(column, self.table.column(column))
+        coded = self.table.column(column).unify_dictionaries()
+        order = pl.Series(column, coded.chunk(0).dictionary, dtype=pl.String).arg_sort()
+        rank = order.arg_sort().alias(column)
+        return rank.gather(pl.Series(pa.chunked_array([chunk.indices for chunk in coded.chunks])))
+
+    def slice(self, start: int, rows: int) -> Piece:
+        return FilePiece(self.table.slice(start, rows))
+
+
+def _is_coded(column: pa.ChunkedArray) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_dictionary(column.type))
+
+
+class FileSource:
+    """A Parquet file, or its bytes as an open file. A piece holds whole row groups, so one that is huge is read at once."""
+
+    def __init__(self, file: str | Path | IO[bytes]) -> None:
+        import pyarrow.parquet as pq
+
+        if not isinstance(file, (str, Path)):
+            file.seek(0)
+        self.schema = dict(pl.read_parquet_schema(file))
+        texts = [name for name, dtype in self.schema.items() if dtype == pl.String]
+        self._opened = pq.ParquetFile(file, read_dictionary=texts)
+        self._group_rows = [self._opened.metadata.row_group(i).num_rows for i in range(self._opened.num_row_groups)]
+        self.rows = sum(self._group_rows)
+
+    def pieces(self, columns: Sequence[str], rows: int) -> Iterator[Piece]:
+        for groups in _grouped(self._group_rows, rows):
+            yield FilePiece(self._opened.read_row_groups(groups, columns=list(columns)))
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def read(self) -> pl.DataFrame:
+        columns = list(self.schema)
+        return pl.concat([pl.DataFrame(schema=self.schema), *(p.frame(columns) for p in self.pieces(columns, self.rows))])
+
+
+def _grouped(sizes: Sequence[int], rows: int) -> Iterator[list[int]]:
+    """Numbers of neighbouring row groups, as many as have up to `rows` rows together, but at least one."""
+    groups: list[int] = []
+    held = 0
+    for number, size in enumerate(sizes):
+        if groups and held + size > rows:
+            yield groups
+            groups, held = [], 0
+        groups.append(number)
+        held += size
+    if groups:
+        yield groups
+
+
+# --- What is found -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """How many rows fail a rule by its own filter, and the first of them."""
+
+    count: int = 0
+    kept: list[pl.DataFrame] = field(default_factory=list)
+
+    def add(self, piece: Piece, failing: pl.Series, columns: Sequence[str]) -> None:
+        count = int(failing.sum() or 0)
+        room = ROWS_KEPT - sum(frame.height for frame in self.kept)
+        self.count += count
+        if count and room > 0:
+            self.kept.append(piece.frame(columns).filter(failing).head(room))
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        return pl.concat(self.kept)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Verdicts in the order of the suite, a tally per rule, and one of the rows that are out of order."""
+
+    verdicts: list[Verdict]
+    tallies: list[Tally]
+    disorder: Tally
+
+
+def judge(suite: Suite, source: Source) -> Judged:
+    """A table in one piece where it is small enough for that to be the quicker way, else in several."""
+    cells = source.rows * len(suite.dataset.column_names)
+    return _Judge(suite, source).whole() if cells <= WHOLE_CELLS else _Judge(suite, source).in_pieces()
+
+
+class _Judge:
+    def __init__(self, suite: Suite, source: Source) -> None:
+        self._suite, self._source = suite, source
+        self._sort_by = suite.dataset.sort_by
+        self._schema = suite.dataset.polars_schema()
+        self._columns = list(self._schema)
+        self._conditions = [_filter(column, check) for column, check in render.rules(suite.dataset)]
+        self._tallies = [Tally() for _ in self._conditions]
+        self._disorder = Tally()
+        self._verdicts: dict[int, Verdict] = {}
+
+    def whole(self) -> Judged:
+        table = self._source.read()
+        piece = TablePiece(table)
+        self._note(self._suite.whole.evaluate(to_pandas(table)))
+        for index in range(len(SHAPE_RULES), len(self._verdicts)):
+            self._tally(index, table, piece)
+        self._tally_order(piece, None)
+        return self._judged()
+
+    def in_pieces(self) -> Judged:
+        self._note(self._suite.shape(self._columns, self._source.rows))
+        keys = [_Key(index, columns, plan) for index, (columns, plan) in self._suite.unique.items()]
+        above: pl.DataFrame | None = None
+        for piece in self._source.pieces(self._columns, CHUNK_ROWS):
+            for columns, plan in self._suite.by_columns.items():
+                self._note(self._by_value(columns, plan, piece) or self._by_row(columns, plan, piece))
+            for key in keys:
+                key.note(piece.frame(key.columns))
+            above = self._tally_order(piece, above)
+        for key in keys:
+            self._judge_key(key)
+        return self._judged()
+
+    def _judged(self) -> Judged:
+        return Judged([self._verdicts[index] for index in sorted(self._verdicts)], self._tallies, self._disorder)
+
+    def _note(self, verdicts: Sequence[Verdict]) -> None:
+        for verdict in verdicts:
+            known = self._verdicts.get(verdict.index)
+            self._verdicts[verdict.index] = verdict if known is None else merged(known, verdict)
+
+    def _by_value(self, columns: tuple[str, ...], plan: Plan, piece: Piece) -> list[Verdict]:
+        """The verdicts on a column of few values, every one of which is right; else none."""
+        if len(columns) > 1 or self._schema[columns[0]] not in (pl.String, pl.Boolean):
+            return []
+        values, missing = piece.values(columns[0])
+        distinct = values.to_frame()
+        verdicts = plan.evaluate(to_pandas(distinct))
+        if all(verdict.success and not self._failing(verdict.index, distinct).any() for verdict in verdicts):
+            return [counted(verdict, piece.rows, missing) for verdict in verdicts]
+        return []
+
+    def _by_row(self, columns: tuple[str, ...], plan: Plan, piece: Piece) -> list[Verdict]:
+        rows = piece.frame(columns)
+        verdicts = plan.evaluate(to_pandas(rows))
+        for verdict in verdicts:
+            self._tally(verdict.index, rows, piece)
+        return verdicts
+
+    def _failing(self, index: int, frame: pl.DataFrame) -> pl.Series:
+        """True on the rows that the check's own filter names; `index` is that of the expectation."""
+        condition = self._conditions[index - len(SHAPE_RULES)]
+        return frame.with_columns(condition.alias(_FAILS)).get_column(_FAILS)
+
+    def _tally(self, index: int, rows: pl.DataFrame, piece: Piece) -> None:
+        self._tallies[index - len(SHAPE_RULES)].add(piece, self._failing(index, rows), self._columns)
+
+    def _tally_order(self, piece: Piece, above: pl.DataFrame | None) -> pl.DataFrame:
+        """Count the rows of a piece that belong before the row above them; gives the keys of the piece's last row."""
+        failing = _disorder(piece.ranked(self._sort_by), self._sort_by)
+        if above is not None and _disorder(pl.concat([above, piece.slice(0, 1).frame(self._sort_by)]), self._sort_by)[1]:
+            failing = failing.clone().scatter(0, values=True)
+        self._disorder.add(piece, failing, self._columns)
+        return piece.slice(piece.rows - 1, 1).frame(self._sort_by)
+
+    def _judge_key(self, key: _Key) -> None:
+        """Only rows whose key may be repeated are put before Great Expectations, as many at once as a piece has."""
+        failing: list[Numbers] = []
+        for numbers in key.repeated():
+            candidates = self._rows(numbers, key.columns)
+            self._note([key.plan.evaluate(to_pandas(candidates))[0]])
+            failing.append(numbers[self._failing(key.index, candidates).to_numpy()])
+        verdict = self._verdicts[key.index]
+        self._verdicts[key.index] = counted(verdict, self._source.rows, key.missing)
+        found = np.sort(np.concatenate(failing))
+        if found.size:
+            kept = self._rows(found[:ROWS_KEPT], self._columns)
+            self._tallies[key.index - len(SHAPE_RULES)] = Tally(int(found.size), [kept])
+
+    def _rows(self, numbers: Numbers, columns: Sequence[str]) -> pl.DataFrame:
+        """The rows of the partition with these numbers, which come in order."""
+        found, first = [pl.DataFrame(schema={name: self._schema[name] for name in columns})], 0
+        for piece in self._source.pieces(columns, CHUNK_ROWS) if numbers.size else ():
+            inside = numbers[(numbers >= first) & (numbers < first + piece.rows)] - first
+            if inside.size:
+                found.append(piece.frame(columns)[inside])
+            first += piece.rows
+        return pl.concat(found)
+
+
+class _Key:
+    """Which keys of a partition may be repeated: those whose hash is."""
+
+    def __init__(self, index: int, columns: tuple[str, ...], plan: Plan) -> None:
+        self.index, self.columns, self.plan = index, columns, plan
+        self.missing = 0
+        self._hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
+
+    def note(self, rows: pl.DataFrame) -> None:
+        self._hashes.append(rows.hash_rows().to_numpy())
+        self.missing += rows.get_column(self.columns[0]).null_count() if len(self.columns) == 1 else 0
+
+    def repeated(self) -> Iterator[Numbers]:
+        """Numbers of rows whose hash another row has too; rows of one hash come together. At least one, perhaps empty, array."""
+        hashes = np.concatenate(self._hashes)
+        ordered = np.sort(hashes)
+        twice = ordered[1:][ordered[1:] == ordered[:-1]]
+        numbers = np.flatnonzero(np.isin(hashes, np.unique(twice))) if twice.size else np.empty(0, dtype=np.int64)
+        parts = max(-(-numbers.size // CHUNK_ROWS), 1)
+        for part in range(parts):
+            yield numbers[hashes[numbers] % np.uint64(parts) == part]
+
+
+def _filter(column: str | None, check: Any) -> pl.Expr:
+    """The check's own filter."""
+    condition: pl.Expr = check.failing() if column is None else check.failing(column)
+    return condition
+
+
+def _disorder(keys: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
+    return keys.with_columns(out_of_order(columns).alias(_FAILS)).get_column(_FAILS)
+
+
+def out_of_order(columns: Sequence[str]) -> pl.Expr:
+    """True on a row that belongs before the row above it, by `columns` one after the other, nulls last."""
+    wrong = pl.lit(False)
+    for name in reversed(columns):
+        value, above = pl.col(name), pl.col(name).shift(1)
+        less = (value < above).fill_null(False) | (value.is_not_null() & above.is_null())
+        wrong = less | (value.eq_missing(above) & wrong)
+    return wrong & (pl.int_range(pl.len()) > 0)
