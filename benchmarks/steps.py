@@ -63,7 +63,10 @@ def peak_mb() -> float:
 
 
 def measured(settings: Settings, name: str) -> tuple[float, float]:
-    told = bucket_variables(settings, DAY, DAY) | {"FLOWLAKE_SCRATCH": settings.scratch, "FLOWLAKE_MAX_OBJECT_MB": str(settings.max_object_mb)}
+    told = bucket_variables(settings, DAY, DAY) | {
+        "FLOWLAKE_SCRATCH": settings.scratch,
+        "FLOWLAKE_MAX_OBJECT_MB": str(settings.max_object_mb),
+    }
     said = subprocess.run(
         [sys.executable, __file__, "--step", name], env=os.environ | told, capture_output=True, text=True, check=True, timeout=900
     )

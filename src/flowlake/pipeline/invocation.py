@@ -138,6 +138,7 @@ def command_line(settings: Settings) -> str:
     return without_secrets(" ".join(sys.argv[1:]), settings)
 
 
+@cache
 def libraries() -> str:
     return " ".join(f"{name}={version(name)}" for name in LIBRARIES)
 

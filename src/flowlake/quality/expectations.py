@@ -217,6 +217,7 @@ def to_pandas(frame: pl.DataFrame) -> pandas.DataFrame:
     import pandas as pd
 
     plain = frame.to_pandas()
+    plain.columns = pd.Index(frame.columns, dtype=object)  # looked up for every metric; an index of Arrow texts is slow at that
     for name, dtype in frame.schema.items():
         column = frame.get_column(name)
         if dtype.is_integer() and column.null_count() and not _fits_float(column):

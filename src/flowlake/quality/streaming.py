@@ -243,8 +243,9 @@ class _Judge:
         table = self._source.read()
         piece = TablePiece(table)
         self._note(self._suite.whole.evaluate(to_pandas(table)))
-        for index in range(len(SHAPE_RULES), len(self._verdicts)):
-            self._tally(index, table, piece)
+        every = table.with_columns(condition.alias(f"{_FAILS}{i}") for i, condition in enumerate(self._conditions))
+        for i, tally in enumerate(self._tallies):
+            tally.add(piece, every.get_column(f"{_FAILS}{i}"), self._columns)
         self._tally_order(piece, None)
         return self._judged()
 
