@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -21,6 +22,10 @@ REAL_PARTS = {
 """What a test may exercise for real: arguments of the marker `real`, or for `s3` and `real_data` the fixture of that name."""
 STARTS_AIRFLOW = frozenset({"test_nightly.py", "test_postgres.py", "test_ui.py", "test_local_airflow.py"})
 """Files whose tests start an Airflow: they run one after the other."""
+
+# Example by example a deadline would measure the machine, and on the first example the compiler.
+hypothesis.settings.register_profile("flowlake", deadline=None)
+hypothesis.settings.load_profile("flowlake")
 
 
 @pytest.fixture(scope="session")

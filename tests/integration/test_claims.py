@@ -223,13 +223,13 @@ SPANS = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 8)), min_size=2, m
 
 
 @given(SPANS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_overlap_is_ever_granted_in_a_folder(tmp_path: Path, spans: list[tuple[int, int]]) -> None:
     never_two_at_once(LocalStore(tmp_path / uuid4().hex), spans)
 
 
 @given(SPANS)
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_overlap_is_ever_granted_on_s3(s3: S3Server, spans: list[tuple[int, int]]) -> None:
     never_two_at_once(S3Store(f"s3://other/claims-{uuid4().hex}", s3.access), spans)
 

@@ -29,7 +29,7 @@ def panels(draw: st.DrawFn) -> pl.DataFrame:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(panels())
 def test_features_are_complete_bounded_and_ordered(panel: pl.DataFrame) -> None:
     features = build_features(panel)
@@ -43,7 +43,7 @@ def test_features_are_complete_bounded_and_ordered(panel: pl.DataFrame) -> None:
     assert len(judged(features).matrix) <= len(features.matrix)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32 - 1), st.integers(60, 120), st.floats(0, 12))
 def test_every_engine_is_finite_even_on_repeated_rows(seed: int, count: int, spread: float) -> None:
     rng = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def test_every_engine_is_finite_even_on_repeated_rows(seed: int, count: int, spr
         assert ((ranks >= 0) & (ranks <= 100)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=40), st.lists(st.floats(-12, 12), min_size=1, max_size=20))
 def test_percentiles_equal_counting_and_never_fall(training: list[float], new: list[float]) -> None:
     ranks = percentiles(np.array(training), np.array(new))

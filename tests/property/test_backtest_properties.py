@@ -13,7 +13,7 @@ from flowlake.backtest.evaluate import BacktestConfig, walk_forward_alarms
 ROWS = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 9)), min_size=1, max_size=120)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(ROWS)
 def test_rates_equal_sklearn(rows: list[tuple[bool, bool, int]]) -> None:
     alarms, happened = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
@@ -28,7 +28,7 @@ def test_rates_equal_sklearn(rows: list[tuple[bool, bool, int]]) -> None:
         assert np.isnan(rates[name]) or rates[name] >= 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.one_of(st.just(float("nan")), st.floats(-5, 5)), st.booleans(), st.integers(0, 4)), min_size=1, max_size=60
@@ -46,7 +46,7 @@ def test_hits_equal_picking_by_hand(rows: list[tuple[float, bool, int]], k: int)
     assert metrics.hits_at(scores, happened, groups, 5, k).tolist() == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(0, 3), st.integers(8, 39))
 def test_alarms_of_a_session_depend_on_its_window_and_itself_alone(seed: int, horizon: int, embargo: int, day: int) -> None:
     config = BacktestConfig(window_sessions=12, min_window_sessions=4, embargo_sessions=embargo)

@@ -31,7 +31,7 @@ CLOSE_NS = nanoseconds(close_utc(SESSION))
 Row = dict[str, Any]
 Step = Callable[[Inputs, date], Output]
 
-fast = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+fast = settings(max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 roots = st.from_regex(r"\A[A-Z][A-Z0-9.]{0,8}\Z")
 tickers = st.sampled_from(
     ["O:SPY260717C00600000", "O:SPY260717P00600000", "O:GOOG1260618C00200000", "O:SPX260618C07500000", "junk"]

@@ -108,7 +108,7 @@ def built(inputs: Mapping[str, pl.DataFrame], seed: int | None) -> dict[str, pl.
     return made
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10, derandomize=True)
 @given(st.integers(0, 10_000), st.integers(0, 10_000))
 def test_the_order_of_input_rows_changes_nothing(market_seed: int, shuffle_seed: int) -> None:
     inputs = market(market_seed)
@@ -117,7 +117,7 @@ def test_the_order_of_input_rows_changes_nothing(market_seed: int, shuffle_seed:
         assert_frame_equal(found[name], frame, check_exact=True)
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=5, derandomize=True)
 @given(st.integers(0, 10_000))
 def test_outputs_satisfy_their_declarations(seed: int) -> None:
     for dataset in FACTORS:
@@ -130,7 +130,7 @@ def test_outputs_satisfy_their_declarations(seed: int) -> None:
             assert frame.filter(rule.failing()).is_empty(), (dataset.name, rule.describe())
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=5, derandomize=True)
 @given(st.integers(0, 10_000))
 def test_any_optional_input_may_be_absent(seed: int) -> None:
     inputs = market(seed)
@@ -141,7 +141,7 @@ def test_any_optional_input_may_be_absent(seed: int) -> None:
 _NUMBERS = st.floats(-1e12, 1e12) | st.just(0.0) | st.just(math.nan)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(_NUMBERS, st.lists(_NUMBERS, min_size=0, max_size=60), st.sampled_from(SCORED), st.randoms(use_true_random=False))
 def test_a_score_is_finite_or_absent_and_the_past_has_no_order(
     today: float, past: list[float], scored: object, random: object

@@ -73,7 +73,7 @@ def made_of(prints: list[dict[str, Any]], order: list[int] | None = None) -> dic
     return {name: BY_NAME[name].conform(frame, T) for name, frame in flow_factors(inputs, T).tables.items()}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(TAPE, st.randoms(use_true_random=False))
 def test_the_order_of_prints_is_no_input(prints: list[dict[str, Any]], rng: Any) -> None:
     order = list(range(len(prints)))
@@ -83,7 +83,7 @@ def test_the_order_of_prints_is_no_input(prints: list[dict[str, Any]], rng: Any)
         assert_frame_equal(frame, second[name], check_exact=True)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(TAPE)
 def test_factors_equal_a_slow_twin(prints: list[dict[str, Any]]) -> None:
     (found,) = made_of(prints)["flow_factors"].rows(named=True)
@@ -105,7 +105,7 @@ def test_factors_equal_a_slow_twin(prints: list[dict[str, Any]]) -> None:
     assert math.isclose(found["hu_order_imbalance"], found["net_delta_shares"] / 50_000, abs_tol=1e-12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(TAPE)
 def test_parts_add_up(prints: list[dict[str, Any]]) -> None:
     made = made_of(prints)
@@ -125,7 +125,7 @@ def test_parts_add_up(prints: list[dict[str, Any]]) -> None:
             assert math.isclose(sum(split), whole, abs_tol=1e-6)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(TAPE, TAPE, st.integers(0, 7))
 def test_a_later_minute_changes_no_earlier_one(prints: list[dict[str, Any]], later: list[dict[str, Any]], minute: int) -> None:
     cut = OPEN + timedelta(minutes=minute)
@@ -154,7 +154,7 @@ def profiles(lines: dict[date, dict[int, int]]) -> pl.DataFrame:
     return pl.concat(rows)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(LINE, min_size=PROFILE_MIN_HISTORY - 2, max_size=len(DAYS) - 1), LINE)
 def test_minute_scores_equal_a_slow_twin(past: list[dict[int, int]], today: dict[int, int]) -> None:
     days = DAYS[-1 - len(past) : -1]
@@ -182,7 +182,7 @@ def test_minute_scores_equal_a_slow_twin(past: list[dict[int, int]], today: dict
             assert math.isclose(row[f"{name}_z"], (np.log1p(value / 100) - np.log1p(centre)) / spread, rel_tol=1e-9, abs_tol=1e-9)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(LINE, min_size=PROFILE_MIN_HISTORY, max_size=PROFILE_MIN_HISTORY + 4), LINE, LINE, st.integers(570, 580))
 def test_no_later_minute_or_session_enters_a_score(
     past: list[dict[int, int]], today: dict[int, int], other: dict[int, int], minute: int
@@ -229,7 +229,7 @@ def hits_of(chosen: list[dict[str, Any]]) -> pl.DataFrame:
     return FLOW_HITS.conform(flow_hits(inputs, T).tables["flow_hits"], T)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(PACKETS, PACKETS, st.integers(1, 50))
 def test_a_later_packet_changes_no_earlier_hit(chosen: list[dict[str, Any]], other: list[dict[str, Any]], minute: int) -> None:
     kept = [each for each in chosen if each["minute"] < minute]
@@ -239,7 +239,7 @@ def test_a_later_packet_changes_no_earlier_hit(chosen: list[dict[str, Any]], oth
     assert_frame_equal(first, second, check_exact=True)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(PACKETS)
 def test_no_hit_is_confirmed_without_quotes(chosen: list[dict[str, Any]]) -> None:
     found = hits_of(chosen)

@@ -57,7 +57,7 @@ def made(trades: pl.DataFrame) -> dict[str, pl.DataFrame]:
     return {ds.name: ds.conform(tables[ds.name], T) for ds in (FLOW_PACKETS, PACKET_PRINTS, FLOW_RECEIPTS)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TAPES, st.randoms(use_true_random=False))
 def test_the_order_inside_a_moment_changes_nothing(prints: list[dict[str, Any]], random: Any) -> None:
     trades = tape(*prints)
@@ -77,7 +77,7 @@ def test_the_order_inside_a_moment_changes_nothing(prints: list[dict[str, Any]],
     assert OPTION_TRADES.conform(rows.drop("before"), T).equals(trades), "what the lake publishes is the same in any case"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(TAPES)
 def test_other_underlyings_change_nothing(prints: list[dict[str, Any]]) -> None:
     trades = tape(*prints)
@@ -94,7 +94,7 @@ def test_other_underlyings_change_nothing(prints: list[dict[str, Any]]) -> None:
         assert joined.equals(whole[ds.name]), ds.name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TAPES)
 def test_every_print_that_takes_part_is_in_one_packet_and_nothing_is_lost(prints: list[dict[str, Any]]) -> None:
     trades = tape(*prints)
@@ -143,7 +143,7 @@ def slow_events(trades: pl.DataFrame) -> list[tuple[tuple[int, ...], ...]]:
     return sorted(tuple(sorted(event)) for event in found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TAPES)
 def test_a_slow_twin_finds_the_same_events(prints: list[dict[str, Any]]) -> None:
     trades = tape(*prints)

@@ -20,7 +20,7 @@ SMALL = MarketSpec(first_session=date(2024, 3, 25), underlyings=4, trades_per_un
 WHOLE_RANGE = {"reference/rates.csv", "reference/corporate_actions.csv"}
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**32), short=st.integers(1, 4), more=st.integers(1, 10))
 def test_prefix(seed: int, short: int, more: int) -> None:
     spec = replace(SMALL, seed=seed, sessions=short)
@@ -41,7 +41,7 @@ def test_ten_and_twenty_sessions() -> None:
     assert {key: twenty[key] for key in ten} == ten
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     prices=st.lists(st.floats(5.0, 900.0), min_size=2, max_size=8),
     vol=st.floats(0.05, 1.5),

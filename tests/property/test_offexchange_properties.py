@@ -73,7 +73,7 @@ def tables_of(rows: list[dict[str, Any]]) -> tuple[dict[str, pl.DataFrame], dict
     return tables | {name: DATASETS[name].conform(frame, DAY) for name, frame in made.items()}, told
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(TRADE, max_size=40))
 def test_every_row_is_accounted_for(rows: list[dict[str, Any]]) -> None:
     tables, told = tables_of(rows)
@@ -92,7 +92,7 @@ def test_every_row_is_accounted_for(rows: list[dict[str, Any]]) -> None:
     assert not tables["offexchange_prints"].filter(pl.col("is_cancelled") & pl.col("in_volume")).height
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(TRADE, max_size=40), st.randoms(use_true_random=False))
 def test_the_order_of_the_file_decides_no_print(rows: list[dict[str, Any]], chance: Any) -> None:
     shuffled = list(rows)
@@ -108,7 +108,7 @@ def test_the_order_of_the_file_decides_no_print(rows: list[dict[str, Any]], chan
         assert_frame_equal(frame.drop(drop), other[name].drop(drop), check_exact=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(TRADE, max_size=40))
 def test_totals_add_up(rows: list[dict[str, Any]]) -> None:
     tables, _ = tables_of(rows)
@@ -128,7 +128,7 @@ def test_totals_add_up(rows: list[dict[str, Any]]) -> None:
                 assert not tables[name].filter(check.failing(column.name)).height, (name, column.name)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**5 - 1), st.integers(0, 10**12)), max_size=50),
 )
@@ -138,7 +138,7 @@ def test_totals_by_mark_against_a_slow_twin(rows: list[tuple[int, int, int]]) ->
     assert totals_by_mark(group, marks, values, 4, 5).tolist() == wanted
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.floats(-0.5, 0.5), st.floats(0.0, 0.5), st.floats(1e-6, 0.5))
 def test_a_probability_is_one_and_falls_with_the_move(move: float, expected: float, noise: float) -> None:
     p, back, less = absorbed_probability(np.array([move, -move, 0.5 * move]), np.full(3, expected), np.full(3, noise))
@@ -147,7 +147,7 @@ def test_a_probability_is_one_and_falls_with_the_move(move: float, expected: flo
     assert less >= p - 1e-12
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.floats(0.001, 900_000.0))
 def test_a_level_is_a_round_number_of_ticks_and_at_least_its_share(price: float) -> None:
     width = int(level_width(np.array([price]))[0])
@@ -158,7 +158,7 @@ def test_a_level_is_a_round_number_of_ticks_and_at_least_its_share(price: float)
     assert width <= max(tick, 2.5 * 0.001 * price * MILLIONTHS * (1 + 1e-6))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), max_size=30))
 def test_a_rank_correlation_knows_only_order(pairs: list[tuple[float, float]]) -> None:
     x, y = (np.array([[p[i] for p in pairs]]).reshape(1, len(pairs)) for i in range(2))
@@ -173,7 +173,7 @@ def test_a_rank_correlation_knows_only_order(pairs: list[tuple[float, float]]) -
     np.testing.assert_allclose(out[2], out[0], atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.01, 1000.0), st.integers(40, 120), st.integers(0, 2**31))
 def test_volatility_has_no_unit_of_price(scale: float, count: int, seed: int) -> None:
     close = np.exp(np.cumsum(0.001 * np.random.default_rng(seed).standard_normal(count)))
@@ -181,7 +181,7 @@ def test_volatility_has_no_unit_of_price(scale: float, count: int, seed: int) ->
     np.testing.assert_allclose(minute_volatility(key, close * scale, 1), minute_volatility(key, close, 1), rtol=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.integers(1, 66), st.floats(0.0, 0.6))
 def test_accumulation_gives_a_state_or_a_reason(seed: int, count: int, missing: float) -> None:
     rng = np.random.default_rng(seed)

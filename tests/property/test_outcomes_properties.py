@@ -34,7 +34,7 @@ def markets(draw: st.DrawFn) -> tuple[date, dict[str, pl.DataFrame]]:
     return CALENDAR[middle], {"factor_panel": panel} | ({"equity_bars_1d": bars} if draw(st.booleans()) else {})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(markets())
 def test_rows_after_the_session_are_not_seen(market: tuple[date, dict[str, pl.DataFrame]]) -> None:
     session, inputs = market
@@ -47,7 +47,7 @@ def test_rows_after_the_session_are_not_seen(market: tuple[date, dict[str, pl.Da
     assert made.filter(pl.col("forward_return").is_null())["reason"].null_count() == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(markets(), st.sampled_from([0.25, 0.5, 2.0, 8.0]))
 def test_returns_do_not_depend_on_the_scale_of_prices(market: tuple[date, dict[str, pl.DataFrame]], scale: float) -> None:
     session, inputs = market

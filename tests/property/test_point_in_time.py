@@ -483,7 +483,7 @@ def stock_bars(rows: pl.DataFrame) -> pl.DataFrame:
     return shares.select(*EQUITY_BARS_1D.column_names, SESSION)
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 @given(splits=SPLIT_EVENTS, changes=CHANGES, at=st.integers(2, 6))
 def test_events_with_an_ex_date_after_the_row_and_up_to_t(
     splits: list[tuple[str, int, float]], changes: list[tuple[str, int, str]], at: int

@@ -18,7 +18,7 @@ rights = st.sampled_from([1, -1])
 dividends = st.lists(st.tuples(st.floats(-0.1, 2.0), st.floats(0.0, 5.0)), max_size=4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(a=anything, b=anything, c=anything, d=anything, e=anything, f=anything, right=rights, paid=dividends)
 def test_any_input_gives_nan_or_a_finite_answer(
     a: float, b: float, c: float, d: float, e: float, f: float, right: int, paid: list[tuple[float, float]]
@@ -32,7 +32,7 @@ def test_any_input_gives_nan_or_a_finite_answer(
     assert math.isnan(vol) or 0.0 < vol < math.inf
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     k=st.floats(50.0, 200.0),
     years=st.floats(1 / 365, 2.0),
@@ -63,7 +63,7 @@ def test_price_rises_with_vol_stays_in_bounds_and_inverts(
     np.testing.assert_allclose(back[known], price[known], atol=1e-7, rtol=1e-9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     a=anything, b=anything, c=anything, d=anything, e=anything, f=anything, right=rights,
     paid=st.lists(st.tuples(st.floats(-0.1, 2.0) | st.just(math.nan), st.floats(0.0, 5.0)), min_size=2, max_size=2),
@@ -82,7 +82,7 @@ def test_any_input_to_the_fused_call_gives_nan_with_a_reason_or_a_finite_vol(
         assert 0.0 < found.iv[0] < math.inf
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     deviations=st.floats(-6.0, 6.0),
     years=st.sampled_from([1 / 525_600, 1 / 8_760, 1 / 365, 7 / 365, 0.25, 1.0, 3.0]),
@@ -115,7 +115,7 @@ def test_between_european_and_the_most_that_exercise_could_pay(
             assert abs(back - value) <= 1e-7 + 1e-9 * value
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     strike=st.floats(60.0, 160.0),
     years=st.floats(1 / 365, 2.0),
@@ -136,7 +136,7 @@ def test_a_call_rises_with_the_stock_and_a_put_falls(
     assert (steps <= np.diff(spot) + 2e-3).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     deviations=st.floats(-6.0, 6.0),
     years=st.floats(1 / 8_760, 3.0),

@@ -24,7 +24,7 @@ vols = st.floats(1e-3, 8.0)
 discounts = st.floats(0.5, 1.1)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(price=anything, forward=anything, strike=anything, years=anything, right=rights, discount=anything)
 def test_any_input_gives_nan_with_a_reason_or_a_vol_that_reprices(
     price: float, forward: float, strike: float, years: float, right: int, discount: float
@@ -39,7 +39,7 @@ def test_any_input_gives_nan_with_a_reason_or_a_vol_that_reprices(
         assert abs(back / 4 - price / discount / 4) <= 64 * EPS * (forward / 4 + strike / 4) + 1e-320
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(forward=money, ratio=st.floats(0.02, 50.0), years=times, price=st.floats(0.0, 1.0), right=rights, discount=discounts)
 def test_any_market_price_inverts(forward: float, ratio: float, years: float, price: float, right: int, discount: float) -> None:
     """Any price strictly between its bounds has a volatility, and that volatility gives the price back."""
@@ -54,7 +54,7 @@ def test_any_market_price_inverts(forward: float, ratio: float, years: float, pr
         assert abs(back - premium) <= 64 * EPS * discount * (forward + strike)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(forward=money, k=st.floats(-3.0, 3.0), years=times, vol=vols, right=rights, discount=discounts)
 def test_the_vol_comes_back(forward: float, k: float, years: float, vol: float, right: int, discount: float) -> None:
     s = vol * math.sqrt(years)
@@ -68,7 +68,7 @@ def test_the_vol_comes_back(forward: float, k: float, years: float, vol: float, 
         assert abs(found - vol) <= 8 * blur + 1e-12
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(forward=money, ratio=st.floats(0.05, 20.0), years=times, vol=vols, discount=discounts)
 def test_parity_and_bounds(forward: float, ratio: float, years: float, vol: float, discount: float) -> None:
     strike = forward * ratio
@@ -79,7 +79,7 @@ def test_parity_and_bounds(forward: float, ratio: float, years: float, vol: floa
     assert discount * max(strike - forward, 0.0) - unit <= put <= discount * strike + unit
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(forward=money, ratio=st.floats(0.1, 10.0), years=times, right=rights, fractions=st.lists(st.floats(0, 1), min_size=2))
 def test_vol_rises_with_price(forward: float, ratio: float, years: float, right: int, fractions: list[float]) -> None:
     strike = forward * ratio
@@ -91,7 +91,7 @@ def test_vol_rises_with_price(forward: float, ratio: float, years: float, right:
     assert (np.diff(vol) >= -1e-14 * np.maximum(1.0, vol[1:])).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), cut=st.integers(0, 63))
 def test_a_result_depends_on_nothing_but_its_own_inputs(seed: int, cut: int) -> None:
     """The same bits whatever stands beside it in the array: in the vectorised body of the loop or in its remainder."""
@@ -108,7 +108,7 @@ def test_a_result_depends_on_nothing_but_its_own_inputs(seed: int, cut: int) -> 
     assert vol[cut:].tobytes() == vol_part.tobytes()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(a=anything, b=anything, c=anything, d=anything, e=anything, f=anything, right=rights)
 def test_greeks_never_raise(a: float, b: float, c: float, d: float, e: float, f: float, right: int) -> None:
     values = european.greeks(a, b, c, d, right, e, f)

@@ -38,7 +38,7 @@ def columns(rows: list[tuple[float, ...]]) -> dict[str, Any]:
     return dict(zip(NAMES, np.array(rows, dtype=np.float64).reshape(-1, 7).T, strict=True))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows=lines, dynamics=st.sampled_from(DYNAMICS), data=st.data())
 def test_the_order_of_the_lines_changes_no_byte(rows: list[tuple[float, ...]], dynamics: str, data: st.DataObject) -> None:
     shuffled = data.draw(st.permutations(rows))
@@ -53,7 +53,7 @@ def test_the_order_of_the_lines_changes_no_byte(rows: list[tuple[float, ...]], d
     assert pains[0] == pains[1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows=lines, dynamics=st.sampled_from(DYNAMICS))
 def test_the_opposite_convention_has_the_opposite_sign_and_absolute_bounds_both(
     rows: list[tuple[float, ...]], dynamics: str
@@ -67,7 +67,7 @@ def test_the_opposite_convention_has_the_opposite_sign_and_absolute_bounds_both(
     assert (np.abs(naive) <= absolute * (1.0 + 1e-12)).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=lines, scale=st.sampled_from([0.5, 4.0]), dynamics=st.sampled_from(DYNAMICS))
 def test_a_chain_of_another_scale_flips_at_that_scale(rows: list[tuple[float, ...]], scale: float, dynamics: str) -> None:
     one = columns(rows)
@@ -79,7 +79,7 @@ def test_a_chain_of_another_scale_flips_at_that_scale(rows: list[tuple[float, ..
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows=lines, dynamics=st.sampled_from(DYNAMICS))
 def test_the_sign_differs_on_both_sides_of_every_flip(rows: list[tuple[float, ...]], dynamics: str) -> None:
     chain = columns(rows)
@@ -95,7 +95,7 @@ def test_the_sign_differs_on_both_sides_of_every_flip(rows: list[tuple[float, ..
     np.testing.assert_allclose(again, flips, rtol=1e-9)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(rows=st.lists(odd_line, max_size=5), spot=anything, dynamics=st.sampled_from(DYNAMICS))
 def test_any_chain_gives_a_finite_profile_that_counts_every_line(rows: list[tuple[float, ...]], spot: float, dynamics: str) -> None:
     found = gamma_profile(spot, **columns(rows), dynamics=dynamics, points=5)
@@ -104,7 +104,7 @@ def test_any_chain_gives_a_finite_profile_that_counts_every_line(rows: list[tupl
     assert np.isfinite(gamma_flip(spot, **columns(rows), dynamics=dynamics, points=5)).all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(gamma=anything, contracts=anything, spot=anything, right=rights, multiplier=anything, bought=anything)
 def test_any_line_gives_a_number_or_nan(
     gamma: float, contracts: float, spot: float, right: float, multiplier: float, bought: float
@@ -123,7 +123,7 @@ def test_any_line_gives_a_number_or_nan(
         assert math.isnan(held)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rows=st.lists(st.tuples(anything, anything, anything), max_size=6))
 def test_max_pain_is_a_strike_or_nan(rows: list[tuple[float, float, float]]) -> None:
     strike, calls, puts = np.array(rows, dtype=np.float64).reshape(-1, 3).T
@@ -131,7 +131,7 @@ def test_max_pain_is_a_strike_or_nan(rows: list[tuple[float, float, float]]) -> 
     assert math.isnan(found) or found in strike
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     quotes=st.tuples(anything, anything, anything, anything),
     spot=anything,
@@ -152,7 +152,7 @@ def test_a_severity_is_never_negative(
     assert later >= 0.0 or math.isnan(later)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(rows=st.lists(st.tuples(anything, anything), max_size=6), right=st.sampled_from([1, -1]), data=st.data())
 def test_chains_of_any_quotes_in_any_order(rows: list[tuple[float, float]], right: int, data: st.DataObject) -> None:
     strike = 90.0 + 2.5 * np.arange(len(rows))
@@ -166,7 +166,7 @@ def test_chains_of_any_quotes_in_any_order(rows: list[tuple[float, float]], righ
         assert all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(model=anything, bid=anything, ask=anything)
 def test_the_edge_lies_beyond_the_quote(model: float, bid: float, ask: float) -> None:
     found = theoretical(model, bid, ask)

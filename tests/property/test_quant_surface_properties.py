@@ -42,7 +42,7 @@ slices = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(k=anything, a=anything, b=anything, rho=anything, m=anything, sigma=anything)
 def test_formulas_give_a_number_or_nan(k: float, a: float, b: float, rho: float, m: float, sigma: float) -> None:
     w, g = svi_total_variance(k, a, b, rho, m, sigma), svi_g(k, a, b, rho, m, sigma)
@@ -55,7 +55,7 @@ def test_formulas_give_a_number_or_nan(k: float, a: float, b: float, rho: float,
     assert math.isnan(lowest) or not math.isinf(lowest)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(parameters=slices, years=st.floats(1e-3, 5.0))
 def test_jump_wings_give_the_slice_back(parameters: Svi, years: float) -> None:
     back = svi_from_jump_wings(svi_to_jump_wings(parameters, years), years)
@@ -65,7 +65,7 @@ def test_jump_wings_give_the_slice_back(parameters: Svi, years: float) -> None:
     np.testing.assert_allclose(svi_total_variance(k, *back), svi_total_variance(k, *parameters), rtol=1e-5)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(parameters=slices)
 def test_the_lowest_g_is_the_lowest(parameters: Svi) -> None:
     k = np.linspace(-6.0, 6.0, 4001)
@@ -73,7 +73,7 @@ def test_the_lowest_g_is_the_lowest(parameters: Svi) -> None:
     assert lowest_g(parameters) <= least + 1e-3 * (1.0 + abs(least))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(parameters=slices, years=st.floats(1e-3, 5.0), delta=st.floats(0.01, 0.99), is_call=st.booleans())
 def test_a_delta_is_met_on_slices_without_arbitrage(parameters: Svi, years: float, delta: float, is_call: bool) -> None:
     assume(lowest_g(parameters) >= 0.0 and parameters.b * (1 + abs(parameters.rho)) < 1.9)
@@ -83,7 +83,7 @@ def test_a_delta_is_met_on_slices_without_arbitrage(parameters: Svi, years: floa
     assert abs(ndtr(-point.log_moneyness / s + s / 2) - (0.0 if is_call else 1.0) - signed) < 1e-9
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     quotes=st.lists(st.tuples(anything, anything, anything, anything), max_size=30),
     years=anything,
@@ -113,7 +113,7 @@ def assert_sound(parameters: Svi) -> None:
     assert svi_g(np.linspace(m - reach, m + reach, 2001), *parameters).min() >= -1e-9
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(5, 40), noise=st.floats(0.0, 0.1), years=st.floats(1e-4, 3.0))
 def test_fits_of_noisy_smiles_are_sound_and_blind_to_order(seed: int, count: int, noise: float, years: float) -> None:
     rng = np.random.default_rng(seed)
@@ -132,7 +132,7 @@ def test_fits_of_noisy_smiles_are_sound_and_blind_to_order(seed: int, count: int
         assert found.rmse_vol <= found.max_error_vol + 1e-15
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_smooth_slices_are_met(seed: int) -> None:
     """A slice without arbitrage, sampled on both sides of the forward, comes back to a hundredth of a volatility point."""
@@ -147,7 +147,7 @@ def test_smooth_slices_are_met(seed: int) -> None:
     assert fit_svi(k, v, 1.0).max_error_vol < 1e-4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(near=slices, far=slices)
 def test_calendar_violation_bounds_the_difference(near: Svi, far: Svi) -> None:
     k = np.linspace(-1.0, 1.0, 2001)
@@ -157,7 +157,7 @@ def test_calendar_violation_bounds_the_difference(near: Svi, far: Svi) -> None:
     assert found <= excess.max() + 1e-3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), expiries=st.integers(0, 6))
 def test_nodes_lie_between_their_expiries(seed: int, expiries: int) -> None:
     rng = np.random.default_rng(seed)
@@ -183,7 +183,7 @@ def test_nodes_lie_between_their_expiries(seed: int, expiries: int) -> None:
     assert np.isnan(found.vol[tenors > last]).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     points=st.lists(st.tuples(st.floats(0.001, 5.0), st.floats(0.01, 3.0)), unique_by=lambda p: p[0], max_size=8),
     target=st.floats(-1.0, 6.0),
@@ -198,7 +198,7 @@ def test_interpolation_keeps_between_the_neighbours(points: list[tuple[float, fl
         assert min(variances) * (1 - 1e-9) <= found**2 * target <= max(variances) * (1 + 1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(slope=st.floats(-0.3, 0.3), delta=st.floats(0.05, 0.45))
 def test_skew_is_the_risk_reversal_turned(slope: float, delta: float) -> None:
     k = np.linspace(-1.0, 1.0, 21)

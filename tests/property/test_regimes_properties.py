@@ -28,7 +28,7 @@ def models(draw: st.DrawFn) -> GaussianHmm:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(models(), st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=30), st.data())
 def test_filtering_gives_probabilities_that_never_look_ahead(
     model: GaussianHmm, observed: list[float], data: st.DataObject
@@ -41,7 +41,7 @@ def test_filtering_gives_probabilities_that_never_look_ahead(
     assert np.array_equal(filtered_probabilities(model, np.array(observed[:cut])), all_of_it[:cut])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(models(), st.lists(st.floats(-10, 10), min_size=1, max_size=20))
 def test_names_of_states_do_not_matter(model: GaussianHmm, observed: list[float]) -> None:
     back = list(range(model.states))[::-1]

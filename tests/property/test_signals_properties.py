@@ -42,7 +42,7 @@ def panels(draw: st.DrawFn) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(floats, pl.Float64()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(panels(), st.lists(st.one_of(st.none(), st.floats(0, 100)), min_size=len(ENGINES), max_size=len(ENGINES)))
 def test_scores_are_bounded_and_their_reasons_add_up(panel: pl.DataFrame, percentiles: list[float | None]) -> None:
     engines = pl.DataFrame(
@@ -67,7 +67,7 @@ def test_scores_are_bounded_and_their_reasons_add_up(panel: pl.DataFrame, percen
 PIECES = st.lists(st.tuples(st.floats(0.001, 1), st.floats(0.01, 0.9)), min_size=1, max_size=10)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(PIECES, st.lists(st.floats(0.01, 0.5), max_size=4))
 def test_more_evidence_never_lowers_and_more_doubt_never_raises(pieces: list[tuple[float, float]], discounts: list[float]) -> None:
     evidence = [Evidence("factor", "x", None, None, 0, None, strength, weight) for strength, weight in pieces]
@@ -79,7 +79,7 @@ def test_more_evidence_never_lowers_and_more_doubt_never_raises(pieces: list[tup
     assert combined_score(evidence, doubts[1:])[0] >= score
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=5, max_size=80))
 def test_logistic_curves_are_finite_and_never_fall(labels: list[tuple[float, bool]]) -> None:
     x, happened = np.array([score for score, _ in labels]), np.array([moved for _, moved in labels])

@@ -46,7 +46,7 @@ NAMES = ("ticker", "conditions", "correction", "exchange", "participant_timestam
 FILE = st.tuples(
     st.lists(ROW, min_size=1, max_size=40), st.booleans(), st.booleans(), st.sampled_from(("\n", "\r\n")), st.booleans()
 )
-QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+QUIET = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 def text_of(rows: list[tuple[str, ...]], with_exchange_time: bool, in_order: bool, end: str, is_gzipped: bool) -> bytes:

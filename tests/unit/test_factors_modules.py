@@ -177,7 +177,7 @@ def market(seed: int) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10, derandomize=True)
 @given(st.integers(0, 10_000))
 def test_neither_the_order_of_rows_nor_the_neighbours_nor_the_future_show(seed: int) -> None:
     frame = market(seed)
@@ -197,7 +197,7 @@ _NUMBERS = st.floats(-1e9, 1e9) | st.integers(-9, 9).map(float)
 _PAST = _NUMBERS | st.just(math.nan)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(
     past=st.lists(_PAST, max_size=MODULE_MIN_HISTORY) | st.lists(_PAST, min_size=MODULE_MIN_HISTORY + 10, max_size=120),
     values=st.lists(_NUMBERS, min_size=2, max_size=8),

@@ -137,7 +137,7 @@ def test_wrong_order_is_caught() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.sampled_from([1, 2, None])), max_size=6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_order_is_that_of_a_sort_with_nulls_last(rows: list[tuple[str | None, int | None]]) -> None:
     frame = pl.DataFrame(rows, schema={"x": pl.String, "y": pl.Int64}, orient="row")
     is_sorted = frame.equals(frame.sort("x", "y", nulls_last=True, maintain_order=True))
@@ -315,7 +315,7 @@ def random_dataset(columns: list[tuple[str, Check]], tables: list[TableCheck]) -
     st.lists(table_checks, max_size=2, unique_by=repr),
     st.lists(st.tuples(texts, numbers, floats, floats, st.one_of(st.none(), st.booleans())), min_size=1, max_size=8),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_expectation_and_filter_agree_on_random_rows(
     columns: list[tuple[str, Check]], tables: list[TableCheck], rows: list[tuple[Any, ...]]
 ) -> None:

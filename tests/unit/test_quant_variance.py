@@ -128,7 +128,7 @@ def test_a_strike_that_is_no_number_is_left_out() -> None:
     assert vix_style_variance(*with_more.T, years=YEARS, rate=RATE).variance == expected.variance
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(order=st.permutations(range(6)), scale=st.sampled_from([0.25, 4.0, 64.0]))
 def test_order_does_not_matter_and_nor_does_the_currency(order: list[int], scale: float) -> None:
     expected = vix_style_variance(*strip(), YEARS, RATE)
@@ -156,7 +156,7 @@ def test_a_dense_flat_strip_gives_its_volatility_back(vol: float, years: float) 
 numbers = st.one_of(st.floats(), st.sampled_from([0.0, 1.0, 100.0, math.nan, math.inf, -math.inf, 5e-324, 1e308]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     quotes=st.lists(st.tuples(numbers, numbers, numbers, numbers), max_size=8),
     years=numbers,

@@ -11,7 +11,7 @@ from typing import Any
 import databento_dbn as dbn
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowlake.core.errors import BadInputError
@@ -193,7 +193,6 @@ def test_real_schemas_that_feed_nothing_are_refused_by_name(real_data: Path, sch
 PRICES = st.integers(10_000_000, 10**13) | st.just(dbn.UNDEF_PRICE)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -217,7 +216,6 @@ def test_trades_round_trip(rows: list[tuple[int, int, int, int, str, str]]) -> N
     assert parsed(key("trades"), body)[1].equals(table)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_damaged_bytes_are_refused_with_one_of_our_errors(noise: bytes, at: int) -> None:
     whole = header("trades") + bytes(trade()) * 3

@@ -8,7 +8,7 @@ import zipfile
 from datetime import UTC, date, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowlake.core.sessions import at_et, close_utc
@@ -145,7 +145,6 @@ def test_the_same_contract_twice_with_other_quotes_is_left_out() -> None:
     assert rejected(findings) == {"contradictory_rows": 2}
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

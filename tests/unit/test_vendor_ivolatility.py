@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowlake.sources import ivolatility
@@ -97,7 +97,6 @@ def test_a_symbol_that_its_columns_contradict_is_rejected() -> None:
     assert rejected(findings)["impossible_contract"] == 3
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

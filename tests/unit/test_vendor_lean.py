@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowlake.core.sessions import at_et, open_utc
@@ -199,7 +199,6 @@ def test_trade_bars_become_minute_bars() -> None:
     assert table["ts_utc"].to_list() == [open_utc(DAY), at_et(DAY, datetime.min.time().replace(hour=9, minute=31))]
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.integers(1, 99_999).map(lambda s: s * 1000),

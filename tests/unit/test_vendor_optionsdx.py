@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowlake.core.sessions import close_utc, sessions_between
@@ -87,7 +87,6 @@ def test_line_endings_and_the_byte_order_mark_change_nothing(end: str) -> None:
     assert parsed(KEY, b"\xef\xbb\xbf" + text(row(), end=end))[1].equals(parsed(KEY, text(row()))[1])
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
