@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from fractions import Fraction
 from itertools import pairwise
 
@@ -148,9 +148,7 @@ QUOTES = st.lists(
 TRADES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), max_size=25)
 
 
-def joined(
-    trades: list[tuple[int, int]], quotes: list[tuple[int, int, int, int]], cuts: list[int], at_or_before: bool, age: int
-) -> nbbo.Nbbo:
+def joined(trades: list[tuple[int, int]], quotes: list[tuple[int, int, int, int]], cuts: list[int], age: int) -> nbbo.Nbbo:
     contract, ts = (np.array([t[i] for t in trades], dtype=np.int64) for i in range(2))
     table = [np.array([q[i] for q in quotes], dtype=np.int64) for i in range(4)]
     bounds = sorted({0, len(quotes), *(min(cut, len(quotes)) for cut in cuts)})
@@ -158,19 +156,19 @@ def joined(
         nbbo.Quotes(*(c[a:b] for c in table[:2]), *(c[a:b].astype(np.float64) for c in [*table[2:], 10 * table[2], 10 * table[3]]))
         for a, b in pairwise(bounds)
     ]
-    return nbbo.as_of(contract, ts, iter(batches), max_age_ns=age, at_or_before=at_or_before)
+    return nbbo.as_of(contract, ts, iter(batches), max_age_ns=age)
 
 
 @settings(max_examples=200)
-@given(TRADES, QUOTES, st.lists(st.integers(0, 40), max_size=6), st.booleans(), st.integers(0, 12))
+@given(TRADES, QUOTES, st.lists(st.integers(0, 40), max_size=6), st.integers(0, 12))
 def test_the_join_against_its_slow_twin_however_the_quotes_are_cut(
-    trades: list[tuple[int, int]], quotes: list[tuple[int, int, int, int]], cuts: list[int], at_or_before: bool, age: int
+    trades: list[tuple[int, int]], quotes: list[tuple[int, int, int, int]], cuts: list[int], age: int
 ) -> None:
     trades, quotes = sorted(trades), sorted(quotes, key=lambda q: q[:2])
-    found = joined(trades, quotes, cuts, at_or_before, age)
+    found = joined(trades, quotes, cuts, age)
     for i, (contract, ts) in enumerate(trades):
         own = [q for q in quotes if q[0] == contract]
-        place = (bisect_right if at_or_before else bisect_left)([q[1] for q in own], ts)
+        place = bisect_left([q[1] for q in own], ts)
         if not place:
             assert found.age_ns[i] == -1
             assert np.isnan([found.bid[i], found.ask[i], found.bid_size[i], found.ask_size[i]]).all()
@@ -194,8 +192,8 @@ def test_later_quotes_change_no_earlier_print(
 ) -> None:
     trades, quotes = sorted(trades), sorted(quotes, key=lambda q: q[:2])
     early = [t for t in trades if t[1] <= cut]
-    whole = joined(trades, quotes, [], False, 12)
-    known = joined(early, [q for q in quotes if q[1] < cut], [], False, 12)
+    whole = joined(trades, quotes, [], 12)
+    known = joined(early, [q for q in quotes if q[1] < cut], [], 12)
     kept = np.array([t[1] <= cut for t in trades], dtype=np.bool_)
     for a, b in zip(whole, known, strict=True):
         np.testing.assert_array_equal(a[kept], b)

@@ -86,7 +86,8 @@ def test_a_sweep_at_its_thresholds() -> None:
     assert asked.keys() == {"premium_usd", "fills", "premium_z", *(c.column for c in QUOTE_CONDITIONS)}
     assert asked["premium_usd"] == {"value": 40_000.0, "sense": "at least", "threshold": 40_000.0}
     assert asked["quote_age_ms"] == {"value": 5.0, "sense": "at most", "threshold": 1_000.0}
-    assert found["known_at_utc"] == AT + timedelta(seconds=1, milliseconds=5)
+    assert found["completed_ts_utc"] == AT + timedelta(seconds=1, milliseconds=5)
+    assert found["known_at_utc"] == sessions.decision_time(T)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_buying_gathers_and_the_packet_that_completes_it_is_the_hit() -> None:
     found = hits(*each, sold)["otm_short_dated"]
     assert found["packet_ids"] == ["XYZ-0-0", "XYZ-1-0", "XYZ-2-0"]
     assert (found["packets"], found["premium_usd"], found["size"]) == (3, 60_000.0, 150)
-    assert found["known_at_utc"] == AT + timedelta(minutes=2, seconds=1, milliseconds=5)
+    assert found["completed_ts_utc"] == AT + timedelta(minutes=2, seconds=1, milliseconds=5)
     assert "otm_short_dated" not in hits(*each[:2], sold)
     near = [{**each_, "strike": 104.0, "contract": "XYZ240323C00104000"} for each_ in each]
     assert "otm_short_dated" not in hits(*near)
@@ -220,9 +221,15 @@ def test_negotiated_trades_by_their_marks() -> None:
 
 
 def test_repeated_hits_must_rise() -> None:
-    rising = packet(structure="repeated_hits", first_price=2.0, last_price=2.05, premium_usd=20_000.0)
+    rising = packet(structure="repeated_hits", hits_so_far=3, fills=2, first_price=2.0, last_price=2.05, premium_usd=20_000.0)
     assert "repeated_hits_ascending" in hits(rising)
+    assert "repeated_hits_ascending" not in hits({**rising, "hits_so_far": 2, "fills": 9})
     assert "repeated_hits_ascending" not in hits({**rising, "last_price": 2.0})
+
+
+@pytest.mark.parametrize("structure", ["stock_tied", "other_package"])
+def test_a_lone_leg_of_a_package_is_no_hit(structure: str) -> None:
+    assert hits(packet(structure=structure, size=5_000, contracts=5_000, premium_usd=1e6)) == {}
 
 
 def test_a_lottery_ticket_is_cheap_and_far() -> None:

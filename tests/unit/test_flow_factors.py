@@ -194,6 +194,17 @@ def test_minutes_use_the_delta_and_the_spot_of_before() -> None:
     assert minutes["net_call_premium_usd"].to_list() == [1000.0, 0.0]
 
 
+def test_volatilities_of_older_sessions_are_not_those_of_the_session_before() -> None:
+    """Where today's and yesterday's are missing, the newest two partitions are older ones."""
+    trades = tape(trade(CALL, 10, 1.0), trade(PUT, 5, 6.0))
+    past = [{**CALL, "delta": 0.3, "spot": 90.0}, {**PUT, "delta": -0.1, "spot": 90.0}]
+    older = [implied(*past).with_columns(session=pl.lit(sessions.offset(T, -back))) for back in (3, 2)]
+    given = {"contracts": master(*LEGS), "option_trades": trades, "trade_sides": sides(trades, 1.0, 0.0)}
+    without, with_older = run(**given), run(**given, option_iv=pl.concat(older))
+    assert with_older["flow_factors"].drop("not_available").equals(without["flow_factors"].drop("not_available"))
+    assert with_older["flow_minutes"].equals(without["flow_minutes"])
+
+
 def test_the_tide_adds_up_over_the_session_and_by_scope() -> None:
     index = {**leg("P", 95.0), "contract": "IDX240323P00095000", "underlying": "IDX", "root": "IDX"}
     contracts = pl.concat(

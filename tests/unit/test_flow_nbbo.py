@@ -21,9 +21,9 @@ def quotes(*rows: tuple[int, int, float, float]) -> Quotes:
     return Quotes(np.array(contract, dtype=np.int64), np.array(ts, dtype=np.int64), *floats)
 
 
-def joined(prints: list[tuple[int, int]], *batches: Quotes, max_age_ns: int = HOUR, at_or_before: bool = False) -> Nbbo:
+def joined(prints: list[tuple[int, int]], *batches: Quotes, max_age_ns: int = HOUR) -> Nbbo:
     contract, ts = (np.array([p[i] for p in prints], dtype=np.int64) for i in range(2))
-    return nbbo.as_of(contract, ts, batches, max_age_ns=max_age_ns, at_or_before=at_or_before)
+    return nbbo.as_of(contract, ts, batches, max_age_ns=max_age_ns)
 
 
 def test_the_last_quote_strictly_before_the_print() -> None:
@@ -31,9 +31,6 @@ def test_the_last_quote_strictly_before_the_print() -> None:
     found = joined([(0, 1), (0, 2), (0, 5), (0, 6), (0, 10)], stream)
     np.testing.assert_array_equal(found.bid, [np.nan, 1.0, 1.0, 3.0, 4.0])
     np.testing.assert_array_equal(found.age_ns, [-1, 1, 4, 1, 1])
-    inclusive = joined([(0, 1), (0, 2), (0, 5), (0, 6), (0, 10)], stream, at_or_before=True)
-    np.testing.assert_array_equal(inclusive.bid, [1.0, 1.0, 3.0, 3.0, 4.0])
-    np.testing.assert_array_equal(inclusive.age_ns, [0, 1, 0, 1, 1])
 
 
 def test_a_contract_never_takes_the_quote_of_another() -> None:

@@ -339,7 +339,7 @@ def test_without_quotes_and_open_interest_nothing_is_guessed() -> None:
     assert [packet[name] for name in (*missing, *opened)] == [None] * 9
     assert (packet["side_coverage"], packet["nbbo_coverage"]) == (0.0, 0.0)
     assert [reason.split(":")[0] for reason in packet["reasons"].split("; ")] == ["buy_probability", "quotes", "delta", "opening"]
-    assert packet["known_at_utc"] == packet["last_ts_utc"]
+    assert packet["known_at_utc"] == sessions.decision_time(T)
 
 
 def test_no_prints_no_packets() -> None:
@@ -402,7 +402,7 @@ def receipts(trades_: pl.DataFrame, before: dict[str, int], after: dict[str, int
     inputs = {"option_trades": trades_, "open_interest": held}
     inputs |= flow_packets(inputs, T).tables
     table = FLOW_RECEIPTS.conform(flow_receipts(inputs, T).tables["flow_receipts"], T)
-    assert (table["known_at_utc"] == sessions.open_interest_known_at(T)).all()
+    assert (table["known_at_utc"] == sessions.decision_time(T)).all()
     return table.to_dicts()
 
 
@@ -415,6 +415,7 @@ def receipts(trades_: pl.DataFrame, before: dict[str, int], after: dict[str, int
         ({C100: 50}, "undecidable", (0, 1_000)),
         ({}, "undecidable", (None, None)),
         ({C105: 5}, "undecidable", (None, None)),
+        ({C100: 1_070}, "undecidable", (None, None)),
     ],
 )
 def test_receipts_by_hand(after: dict[str, int], verdict: str, bounds: tuple[int | None, int | None]) -> None:
@@ -426,7 +427,7 @@ def test_receipts_by_hand(after: dict[str, int], verdict: str, bounds: tuple[int
     assert (found[0]["opened_min"], found[0]["opened_max"]) == bounds
     if C100 in after:
         assert found[0]["open_interest_change"] == after[C100] - 50
-        assert "of 1000 claimed" in found[0]["reason"]
+        assert ("of 1000 claimed" if bounds[0] is not None else "more than the 1019 contracts traded") in found[0]["reason"]
     else:
         assert "no open interest of the session's close" in found[0]["reason"]
 

@@ -182,6 +182,39 @@ def test_a_quote_beside_the_trade_comes_before_one_of_a_quote_file() -> None:
     assert sides(given).row(0, named=True)["reason"] == "at_midpoint"
 
 
+def test_fills_of_one_moment_have_each_the_quote_beside_them() -> None:
+    """A sweep through a level: the second quote is what the first fill left behind."""
+    theta = DATASETS["thetadata_option_trades"]
+    fixed = {"symbol": "SPY", "expiration": date(2024, 3, 15), "strike": 500.0, "right": "CALL", "sequence": 1, "condition": 130}
+    fixed |= {"size": 1.0, "exchange": 6, "bid_size": 7.0, "ask_size": 8.0, "source_file": "f", "ticker": f"O:{CALL}"}
+
+    def beside(row: int, price: float, bid: float, ask: float, **more: Any) -> dict[str, Any]:
+        return fixed | {"row": row, "price": price, "bid": bid, "ask": ask, "trade_timestamp": ns(at(1))} | more
+
+    first = beside(0, 1.1, 1.0, 1.1, quote_timestamp=ns(at(0.5)))
+    second = beside(1, 1.2, 1.1, 1.2, quote_timestamp=ns(at(1)))
+    given = inputs([sale(1, 1.1), sale(1, 1.2)]) | {"thetadata_option_trades": frame(theta, [first, second])}
+    rows = sides(given)
+    assert rows["bid"].to_list() == [1.0, 1.1]
+    assert rows["quote_age_ms"].to_list() == [500.0, 0.0]
+    assert (rows["buy_probability"] > 0.5).all()
+    # Equal prints with different quotes: nobody knows whose is whose, so both take the one before.
+    equal = beside(1, 1.1, 1.1, 1.2, quote_timestamp=ns(at(1)))
+    given = inputs([sale(1, 1.1), sale(1, 1.1)]) | {"thetadata_option_trades": frame(theta, [first, equal])}
+    assert sides(given)["bid"].to_list() == [1.0, 1.0]
+
+
+def test_a_cancel_signs_nothing_that_would_not_be_signed() -> None:
+    """Whether a print is cancelled later must not show in its side."""
+    blank = {"may_be_signed": False, "conditions": None, "condition": 0, "condition_group": "unreported"}
+    for marks in (blank, {"may_be_signed": False, "is_late": True, "condition_group": "late"}):
+        stands, gone = (
+            sides(inputs([sale(1, 1.1, **marks, is_cancelled=later)], [quote(0.5, 1.0, 1.1)])) for later in (False, True)
+        )
+        assert stands.equals(gone)
+        assert stands["buy_probability"].to_list() == [None]
+
+
 def test_a_minute_bar_of_quotes_is_in_force_after_its_minute() -> None:
     lean = DATASETS["lean_option_quotes"]
     bar = {"ticker": f"O:{CALL}", "window_start": ns(at(0)), "bid_close": 1.0, "ask_close": 1.1, "member": "m", "row": 0}
@@ -205,7 +238,7 @@ def test_real_trades_with_the_quote_beside_them(real_data: Path) -> None:
     ]
     rows = sides({"option_trades": frame(OPTION_TRADES, prints), "thetadata_option_trades": raw})
     assert rows.height == raw.height == 98
-    # What the file says beside each trade is what the row holds, but for moments with several trades, where the last quote stands.
+    # What the file says beside each trade is what the row holds; of equal trades of one moment it may say several things.
     own = raw.filter(pl.len().over("trade_timestamp") == 1).select(
         (pl.col("trade_timestamp").cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")).alias("ts_utc"),
         *(pl.col(name).alias(f"own_{name}") for name in ("bid", "ask")),

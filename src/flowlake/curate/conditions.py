@@ -23,7 +23,7 @@ import polars as pl
 
 from flowlake.core.errors import UsageError
 from flowlake.datasets.model import Inputs, Output
-from flowlake.datasets.policies import CONDITION_POLICY, SALE_CONDITIONS
+from flowlake.datasets.policies import CONDITION_POLICY, SALE_CONDITIONS, UNREPORTED
 
 NO_CONDITION = 0
 ALL_MUST_ALLOW = ("in_volume", "sets_price", "may_be_signed", "in_baseline", "is_single_leg")
@@ -39,7 +39,6 @@ FLAGS = (
     "is_late",
     "is_cancel",
 )
-UNREPORTED = "unreported"
 UNKNOWN = "unknown"
 EXTENDED_HOURS = 248
 

@@ -20,6 +20,7 @@ from flowlake.curate.symbols import contract_of_ticker
 from flowlake.curate.timestamps import as_utc, nanoseconds, on_session_date
 from flowlake.datasets.curated import OPTION_TRADES
 from flowlake.datasets.model import Finding, Inputs, Output
+from flowlake.datasets.policies import UNREPORTED
 
 SOURCE = "massive_option_trades"
 FIRST_PRINT_ET = time(4, 0)
@@ -110,7 +111,7 @@ NOTES = (
     ),
     NoteRule(
         "blank_condition",
-        pl.col("condition_group") == conditions.UNREPORTED,
+        pl.col("condition_group") == UNREPORTED,
         "no sale condition; the prints are in the volume but may not be signed",
         "expected before 2019-11-04; later, ask the vendor for a corrected file",
     ),

@@ -13,7 +13,7 @@ import polars as pl
 
 from flowlake.datasets.checks import Between, Check, OneOf
 from flowlake.datasets.curated import UNDERLYING
-from flowlake.datasets.model import UTC_NS, Adjust, Column, Dataset, KnownAt, KnownAtDecision, Layer
+from flowlake.datasets.model import UTC_NS, Adjust, Column, Dataset, KnownAtDecision, KnownFromMorning, Layer
 from flowlake.datasets.scored import MAD_TO_SIGMA, MIN_HISTORY, OTM_DISTANCE, Scored
 
 MONEYNESS = ("itm", "atm", "otm")
@@ -212,7 +212,7 @@ FLOW_FACTORS = Dataset(
 )
 
 
-_END_OF_MINUTE = KnownAt("ts_utc", timedelta(minutes=1))
+_END_OF_MINUTE = KnownFromMorning("ts_utc", timedelta(minutes=1))
 
 
 def _minute_usd(name: str, doc: str, *, signed: bool = True, nullable: bool = False) -> Column:

@@ -13,7 +13,7 @@ import polars as pl
 
 from flowlake.datasets.checks import Between, Check, OneOf
 from flowlake.datasets.curated import UNDERLYING
-from flowlake.datasets.model import UTC_NS, Adjust, Column, Dataset, KnownAt, Layer
+from flowlake.datasets.model import UTC_NS, Adjust, Column, Dataset, KnownAtDecision, Layer
 from flowlake.datasets.packets import STRUCTURES
 
 THRESHOLDS = "flow_thresholds"
@@ -128,7 +128,7 @@ RULES = (
         "Hits of one contract and side that came back while the price rose.",
         (
             Condition("premium_usd", "repeated_premium_usd"),
-            Condition("fills", "repeated_hits"),
+            Condition("hits_so_far", "repeated_hits"),
             Condition("price_rise_usd", "", "above"),
         ),
         structures=("repeated_hits",),
@@ -158,7 +158,7 @@ PACKET_COLUMNS = (
     *("packet_id", "underlying", "contract", "right", "expiry", "strike", "days_to_expiry", "structure", "first_ts_utc"),
     *("last_ts_utc", "fills", "size", "contracts", "premium_usd", "vwap", "first_price", "last_price", "buy_probability"),
     *("nbbo_coverage", "aggressor_share", "median_quote_age_ms", "auction_share", "cross_share", "floor_share"),
-    *("open_interest_open", "volume_so_far", "opening_probability"),
+    *("open_interest_open", "volume_so_far", "hits_so_far", "opening_probability"),
 )
 """What the rules, the doubts and the hits need of `flow_packets`."""
 TIERS = ("confirmed", "unconfirmed")
@@ -226,7 +226,10 @@ FLOW_HITS = Dataset(
             checks=_SHARE,
         ),
         Column(
-            "known_ts_utc", UTC_NS, f"Last print of the packet that completed the rule, and {LEG_SECONDS} s to look for other legs."
+            "completed_ts_utc",
+            UTC_NS,
+            f"Last print of the packet that completed the rule, and {LEG_SECONDS} s to look for other legs. The hit rests on the "
+            "whole session all the same: on later cancels, and on where a row of hits ends.",
         ),
         Column("direction", pl.String(), "Of the aggressor.", checks=(OneOf(("bought", "sold", "unknown")),)),
         Column("right", pl.String(), "C call, P put.", checks=(OneOf(("C", "P")),)),
@@ -280,7 +283,7 @@ FLOW_HITS = Dataset(
             "Reasons to doubt, each with what it means: " + "; ".join(f"{name}: {what}" for name, what in DOUBTS.items()) + ".",
         ),
     ),
-    sort_by=("underlying", "known_ts_utc", "hit_id"),
-    known=KnownAt("known_ts_utc"),
+    sort_by=("underlying", "completed_ts_utc", "hit_id"),
+    known=KnownAtDecision(),
     may_be_empty=True,
 )

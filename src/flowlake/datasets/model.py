@@ -80,6 +80,21 @@ class KnownAt:
 
 
 @dataclass(frozen=True)
+class KnownFromMorning:
+    """At the moment in a column plus a delay, but not before 09:00 New York of the session, when yesterday's factors are known."""
+
+    column: str
+    delay: timedelta
+
+    def describe(self) -> str:
+        return f"{KnownAt(self.column, self.delay).describe()}, not before 09:00 New York"
+
+    def expr(self, session: date) -> pl.Expr:
+        morning = sessions.decision_time(sessions.previous_session(session))
+        return pl.max_horizontal(KnownAt(self.column, self.delay).expr(session), pl.lit(morning, dtype=UTC_NS))
+
+
+@dataclass(frozen=True)
 class KnownAtClose:
     """At the session's close plus a delay (index options trade 15 minutes longer)."""
 

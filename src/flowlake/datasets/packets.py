@@ -6,7 +6,7 @@ import polars as pl
 
 from flowlake.datasets.checks import Between, Check, NotAbove, OneOf
 from flowlake.datasets.curated import UNDERLYING
-from flowlake.datasets.model import UTC_NS, Adjust, Column, Dataset, KnownAsStated, KnownAt, KnownNextMorning, Layer
+from flowlake.datasets.model import UTC_NS, Adjust, Column, Dataset, KnownAtDecision, Layer
 
 SINGLE_LEG_STRUCTURES = ("single", "split", "sweep", "block", "repeated_hits")
 PACKAGE_STRUCTURES = (
@@ -244,7 +244,7 @@ FLOW_PACKETS = Dataset(
         ),
     ),
     sort_by=("underlying", "first_ts_utc", "packet_id"),
-    known=KnownAsStated("`last_ts_utc`; 09:00 New York on the next session where `delta` is given, which rests on `option_iv`"),
+    known=KnownAtDecision(),
     checks=(NotAbove("min_price", "max_price"), NotAbove("size", "contracts")),
     may_be_empty=True,
 )
@@ -268,7 +268,7 @@ PACKET_PRINTS = Dataset(
         _contracts("size", "Contracts of the print.", checks=_POSITIVE),
     ),
     sort_by=("print_no",),
-    known=KnownAt("ts_utc"),
+    known=KnownAtDecision(),
     may_be_empty=True,
 )
 
@@ -278,7 +278,7 @@ FLOW_RECEIPTS = Dataset(
     doc=(
         f"Each contract with a claim to have been opened (packets with an opening probability of at least {OPENING_CLAIM}) "
         "against the change of its open interest. What the change proves is arithmetic: every contract traded moves open "
-        "interest by at most one."
+        "interest by at most one. An exercise moves it without a trade, and cannot be told from closing."
     ),
     grain=("contract",),
     columns=(
@@ -319,7 +319,7 @@ FLOW_RECEIPTS = Dataset(
         Column("reason", pl.String(), "The verdict in words, with its numbers."),
     ),
     sort_by=("contract",),
-    known=KnownNextMorning(),
+    known=KnownAtDecision(),
     checks=(NotAbove("claimed_opening", "volume"), NotAbove("opened_min", "opened_max")),
     may_be_empty=True,
 )

@@ -10,6 +10,8 @@ from flowlake.datasets.model import Column, Dataset, KnownAtClose, Layer
 CONDITION_POLICY = "condition_policy"
 """The input of a step that holds the rows of the policy that the settings chose. A partition records it as
 `condition_policy:name@version`, so that another policy, or other rows of the same, make it stale."""
+UNREPORTED = "unreported"
+"""Condition group of prints without a sale condition: whether they were auctions or legs is not known."""
 
 
 def _flag(name: str, doc: str) -> Column:

@@ -25,15 +25,16 @@ SIDE_REASONS = (
 """Why `buy_probability` is null; the first that holds."""
 
 PRINT_COLUMNS = (
-    *("underlying", "contract", "ts_utc", "price", "sets_price", "may_be_signed"),
-    *("is_cross", "is_floor", "is_multi_leg", "is_stock_tied", "is_cancelled"),
+    *("underlying", "contract", "ts_utc", "price", "size", "sets_price", "may_be_signed"),
+    *("is_cross", "is_floor", "is_multi_leg", "is_stock_tied", "is_late", "is_cancelled"),
+    "condition_group",
 )
 """Columns of `option_trades` that a side rests on."""
 
 
 @dataclass(frozen=True)
 class QuoteSource:
-    """A raw table with quotes: its columns, the order of rows of one time, and whether its quotes stand beside trades."""
+    """A raw table with quotes: its columns, the order of rows of one time, and the trade that a quote stands beside."""
 
     dataset: str
     ts: str
@@ -41,7 +42,8 @@ class QuoteSource:
     ask: str = "ask_price"
     sizes: tuple[str, str] | None = ("bid_size", "ask_size")
     order: tuple[str, ...] = ("row",)
-    beside_trades: bool = False
+    beside: tuple[str, str, str] | None = None
+    """Time, price and size of the trade in the same row, where there is one."""
     known_after_ns: int = 0
     """From the time in the file to the quote being in force: the length of a bar whose last quote it is."""
     only: tuple[str, str] | None = None
@@ -51,11 +53,19 @@ class QuoteSource:
     def columns(self) -> tuple[str, ...]:
         """What is read of the table."""
         chosen = (self.only[0],) if self.only else ()
-        return ("ticker", self.ts, self.bid, self.ask, *(self.sizes or ()), *self.order, *chosen)
+        named = ("ticker", self.ts, self.bid, self.ask, *(self.sizes or ()), *self.order, *chosen, *(self.beside or ()))
+        return tuple(dict.fromkeys(named))
 
 
 QUOTE_SOURCES = (
-    QuoteSource("thetadata_option_trades", "quote_timestamp", "bid", "ask", order=("source_file", "row"), beside_trades=True),
+    QuoteSource(
+        "thetadata_option_trades",
+        "quote_timestamp",
+        "bid",
+        "ask",
+        order=("source_file", "row"),
+        beside=("trade_timestamp", "price", "size"),
+    ),
     QuoteSource(
         "datashop_option_trades",
         "quote_datetime",
@@ -63,13 +73,13 @@ QUOTE_SOURCES = (
         "best_ask",
         sizes=None,
         order=("sequence_number", "row"),
-        beside_trades=True,
+        beside=("quote_datetime", "trade_price", "trade_size"),
     ),
     QuoteSource(
         "databento_option_trades",
         "ts_event",
         order=("sequence", "row"),
-        beside_trades=True,
+        beside=("ts_event", "price", "size"),
         only=("quote_scope", "consolidated"),
     ),
     QuoteSource("massive_option_quotes", "sip_timestamp", order=("sequence_number", "row")),

@@ -49,7 +49,6 @@ def join(
     held_ts_ns: Int,
     held: tuple[AnyArray, ...],
     is_last: bool,
-    at_or_before: bool,
     max_age_ns: int,
     out: tuple[Float, ...],
     age_ns: Int,
@@ -61,11 +60,10 @@ def join(
     (arrays of one row, or of none). A print is not decided where the batch ends before it, unless it `is_last`: its quote may be in
     the next one.
     """
-    slack = 1 if at_or_before else 0
     j = 0
     for i in range(first, print_contract.size):
         key = print_contract[i]
-        limit = print_ts_ns[i] + slack
+        limit = print_ts_ns[i]
         while j < contract.size and contract[j] < key:
             j += 1
         while j < contract.size and contract[j] == key and ts_ns[j] < limit:

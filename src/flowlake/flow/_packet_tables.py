@@ -8,9 +8,8 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-from flowlake.core import sessions
 from flowlake.core.arrays import Bool, Float, Int
-from flowlake.datasets.model import KNOWN_AT, UTC_NS
+from flowlake.datasets.model import UTC_NS
 from flowlake.datasets.packets import STRUCTURES
 from flowlake.flow import _bursts, opening
 from flowlake.flow._tape import TEN_THOUSANDTHS, Contracts, Tape
@@ -76,7 +75,6 @@ def packets_table(found: Packets, tape: Tape, contracts: Contracts, session: dat
     is_open_known = alone & (found.leg_open_interest >= 0)
     bound = opening.size_bound(size, found.leg_open_interest, found.leg_before)
     at_side = np.where(bought >= 0.5, sums[_bursts.AT_ASK], sums[_bursts.AT_BID])
-    decision = np.datetime64(sessions.decision_time(session).replace(tzinfo=None), "ns").astype(np.int64)
     first, last = sums[_bursts.FIRST], sums[_bursts.LAST]
     contract = _picked(contracts.table["contract"], found.first_contract, alone)
     underlying = _picked(contracts.table["underlying"], found.first_contract)
@@ -124,7 +122,6 @@ def packets_table(found: Packets, tape: Tape, contracts: Contracts, session: dat
             "opening_size_min": _counts(bound, is_open_known),
             "opening_probability": _floats(opened),
             "reasons": _reasons(found, quoted > 0),
-            KNOWN_AT: _moments(np.where(np.isnan(found.delta), last, decision)),
         }
     )
 

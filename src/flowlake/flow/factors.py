@@ -11,6 +11,7 @@ from datetime import date
 
 import polars as pl
 
+from flowlake.core import sessions
 from flowlake.datasets.flow_factors import (
     FLOW_FACTORS,
     FLOW_MINUTES,
@@ -24,14 +25,13 @@ from flowlake.datasets.flow_factors import (
     VENUE_FLOW,
 )
 from flowlake.datasets.model import SESSION, Inputs, Output
-from flowlake.datasets.packets import PACKAGE_STRUCTURES
+from flowlake.datasets.packets import PACKAGE_STRUCTURES, SINGLE_LEG_STRUCTURES
+from flowlake.datasets.policies import UNREPORTED
 from flowlake.datasets.scored import OTM_DISTANCE
 from flowlake.flow.profiles import flow_profiles
 from flowlake.flow.tide import flow_minutes, market_tide, minute_sums
 from flowlake.flow.units import TEN_THOUSANDTHS, in_units, scaled
 
-_UNREPORTED = "unreported"
-"""Condition group of prints whose vendor gives no sale conditions: whether they were auctions or legs is not known."""
 _PRINT_COLUMNS = ("ts_utc", "size", "exchange", "is_iso", "is_cancelled")
 
 
@@ -83,7 +83,7 @@ def traded_contracts(inputs: Inputs, session: date) -> pl.DataFrame:
         schema = {"contract": pl.String(), "underlying": pl.String(), "strike": pl.Float64(), "delta": pl.Float64()}
         implied = pl.DataFrame(schema={**schema, "spot": pl.Float64(), SESSION: pl.Date()})
     # A split is applied to the strike of the session before, not to the text of its contract.
-    before = implied.filter(pl.col(SESSION) < session).select(
+    before = implied.filter(pl.col(SESSION) == sessions.previous_session(session)).select(
         "contract", "strike", pl.col("delta").alias("past_delta"), pl.col("spot").alias("past_spot"), "underlying"
     )
     now = implied.filter(pl.col(SESSION) == session).select("contract", "delta", "spot", "underlying")
@@ -123,7 +123,7 @@ def signed_prints(inputs: Inputs) -> pl.DataFrame:
         "in_volume",
         (pl.col("is_multi_leg") | pl.col("is_stock_tied")).alias("is_package"),
         (pl.col("is_auction") & ~pl.col("is_iso")).alias("is_retail"),
-        pl.col("condition_group").ne_missing(_UNREPORTED).alias("is_reported"),
+        pl.col("condition_group").ne_missing(UNREPORTED).alias("is_reported"),
         scaled(pl.col("premium_usd")).alias("premium"),
         pl.col("contract").rle_id().cast(pl.Int64).alias("contract_no"),
     )
@@ -280,7 +280,9 @@ def _opening_factors(packets: pl.DataFrame | None, legs: pl.DataFrame) -> pl.Dat
     if packets is None:
         return None
     opened = packets.filter(
-        pl.col("contract").is_not_null() & pl.col("buy_probability").is_not_null() & pl.col("opening_probability").is_not_null()
+        pl.col("structure").is_in(SINGLE_LEG_STRUCTURES)
+        & pl.col("buy_probability").is_not_null()
+        & pl.col("opening_probability").is_not_null()
     ).join(legs.select("contract", "multiplier").unique("contract"), on="contract", how="left")
     probability = {"buy": pl.col("buy_probability"), "sell": 1.0 - pl.col("buy_probability")}
     size = pl.col("contracts") * pl.col("opening_probability")

@@ -26,6 +26,7 @@ from flowlake.datasets.hits import (
     Z_FLOOR,
 )
 from flowlake.datasets.model import KNOWN_AT, SESSION, UTC_NS, Inputs, Output
+from flowlake.datasets.packets import SINGLE_LEG_STRUCTURES
 from flowlake.datasets.scored import MAD_TO_SIGMA
 from flowlake.flow._baselines import fill_baselines
 from flowlake.flow.classifiers import classify
@@ -42,7 +43,7 @@ def flow_hits(inputs: Inputs, session: date) -> Output:
     """
     thresholds = thresholds_of(inputs)
     packets = inputs["flow_packets"].select(PACKET_COLUMNS).filter(pl.col("contract").is_not_null())
-    rows = _with_figures(packets, inputs)
+    rows = _with_figures(packets.filter(pl.col("structure").is_in(SINGLE_LEG_STRUCTURES)), inputs)
     for what, column in (("premium", "premium_usd"), ("size", "size")):
         rows = _with_score(rows, what, column, inputs, session, thresholds)
     hits = _with_doubts(classify(rows, thresholds), packets, inputs, session)
@@ -50,10 +51,10 @@ def flow_hits(inputs: Inputs, session: date) -> Output:
         {
             FLOW_HITS.name: hits.with_columns(
                 pl.concat_str("rule", pl.lit(":"), "packet_id").alias("hit_id"),
-                (pl.col("last_ts_utc") + _LEG_TIME).alias("known_ts_utc"),
+                (pl.col("last_ts_utc") + _LEG_TIME).alias("completed_ts_utc"),
                 pl.when(pl.col("rule") == "zero_dte_burst").then(None).otherwise("contract").alias("contract"),
                 (pl.col("confidence") * CONFIDENCE["doubt"] ** pl.col("doubts").list.len()).alias("confidence"),
-            ).sort("underlying", "known_ts_utc", "hit_id")
+            ).sort("underlying", "completed_ts_utc", "hit_id")
         }
     )
 

@@ -1,7 +1,7 @@
 """The quote in force at each print: an as-of join of prints with a stream of quotes.
 
 A print takes the last quote of its contract strictly before its own time. A quote of the very same time may be the one that the
-print left behind, and files with milliseconds put many of both into one moment; `at_or_before` takes it all the same. Quotes arrive
+print left behind, and files with milliseconds put many of both into one moment. Quotes arrive
 in batches and are never held together: memory grows with the prints, not with the quotes.
 """
 
@@ -54,7 +54,6 @@ def as_of(
     batches: Iterable[Quotes],
     *,
     max_age_ns: int,
-    at_or_before: bool = False,
 ) -> Nbbo:
     """Join prints, sorted by contract and time, with the batches of one stream of quotes that is sorted likewise across batches.
 
@@ -71,9 +70,9 @@ def as_of(
             _check_order("quote", batch.contract, batch.ts_ns)
             _check_follows(held, batch)
             before = held if held.contract.size else _rows(batch, slice(0))
-            done = _join(contract, ts_ns, done, batch, before, False, at_or_before, max_age_ns, found)
+            done = _join(contract, ts_ns, done, batch, before, False, max_age_ns, found)
             held = _rows(batch, slice(-1, None))
-    _join(contract, ts_ns, done, _rows(held, slice(0)), held, True, at_or_before, max_age_ns, found)
+    _join(contract, ts_ns, done, _rows(held, slice(0)), held, True, max_age_ns, found)
     return found
 
 
@@ -91,14 +90,13 @@ def _join(
     batch: Quotes,
     held: Quotes,
     is_last: bool,
-    at_or_before: bool,
     max_age_ns: int,
     found: Nbbo,
 ) -> int:
     prints = (contract, ts_ns, done)
     quotes = (batch.contract, batch.ts_ns, batch[2:])
     before = (held.contract, held.ts_ns, held[2:])
-    return _nbbo.join(*prints, *quotes, *before, is_last, at_or_before, max_age_ns, found[:4], found.age_ns, found.is_stale)
+    return _nbbo.join(*prints, *quotes, *before, is_last, max_age_ns, found[:4], found.age_ns, found.is_stale)
 
 
 def _check_order(what: str, contract: AnyArray, ts_ns: Int) -> None:

@@ -50,7 +50,7 @@ def blocks(
     usable = np.flatnonzero(lit.is_regular & np.isfinite(lit.close))
     keys, closes = lit.key[usable], lit.close[usable]
     before = last_price(keys, closes, name, minute - 1, REFERENCE_MINUTES)
-    after = last_price(keys, closes, name, minute + declared.ABSORPTION_MINUTES, FRESH_MINUTES)
+    after = last_price(keys, closes, name, minute + declared.ABSORPTION_MINUTES - 1, FRESH_MINUTES)
     price = chosen["price"].to_numpy()
     move = np.log(after / before)
     probability = absorbed_probability(move, expected, noise)

@@ -3,7 +3,8 @@
 A contract that changes hands moves open interest by one up, by one down or not at all. So with `volume` contracts traded,
 `claimed` of them said to be openings, and a change of open interest, the claim is bounded from both sides: at least change -
 (volume - claimed) of it opened, and at most volume + change. Where the rest of the day's volume is large neither bound says much,
-and the verdict is that nothing can be said.
+and the verdict is that nothing can be said. The same where open interest moved by more than was traded: then something else moved
+it (exercise, assignment, prints that do not count or are missing). A smaller exercise cannot be seen, and lowers the upper bound.
 """
 
 from __future__ import annotations
@@ -70,6 +71,15 @@ def _judged(table: pl.DataFrame) -> pl.DataFrame:
         .then(pl.lit("no open interest of the close before"))
         .when(pl.col("open_interest_close").is_null())
         .then(pl.lit("no open interest of the session's close; a contract that ends with the session never has one"))
+        .when(change.abs() > volume)
+        .then(
+            pl.format(
+                "open interest {} to {}, more than the {} contracts traded: exercise, or prints that do not count or are missing",
+                "open_interest_open",
+                "open_interest_close",
+                volume,
+            )
+        )
         .otherwise(
             pl.format(
                 "open interest {} to {} ({}) on {} contracts traded: of {} claimed at least {} and at most {} opened",
@@ -86,8 +96,8 @@ def _judged(table: pl.DataFrame) -> pl.DataFrame:
     return (
         table.with_columns((pl.col("open_interest_close") - pl.col("open_interest_open")).alias("open_interest_change"))
         .with_columns(
-            (change - (volume - claimed)).clip(lower_bound=0).alias("opened_min"),
-            pl.when(change.is_not_null()).then(pl.min_horizontal(volume + change, claimed)).alias("opened_max"),
+            pl.when(change.abs() <= volume).then((change - (volume - claimed)).clip(lower_bound=0)).alias("opened_min"),
+            pl.when(change.abs() <= volume).then(pl.min_horizontal(volume + change, claimed)).alias("opened_max"),
         )
         .with_columns(verdict.alias("verdict"), reason.alias("reason"))
     )

@@ -1,7 +1,7 @@
 """Step `trade_sides`: the quote in force at every option print, and the probability that a buyer began the trade.
 
-Quotes come from whichever of the sources exist: beside the trade where the vendor's file carries them, else from a file of quotes.
-Both are streams of quotes; one that stands beside trades is in force at its own time, the others only after it.
+Quotes come from whichever of the sources exist. One that stands beside a trade in the vendor's file is that trade's own; every
+other trade takes the last quote before it, be it from a file of quotes or beside an earlier trade.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import polars as pl
 
 from flowlake.core.arrays import Bool, Float, Int
 from flowlake.datasets.model import Inputs, Output
+from flowlake.datasets.policies import UNREPORTED
 from flowlake.datasets.sides import QUOTE_SOURCES, SIDE_REASONS, SIDE_RULES, TRADE_SIDES, QuoteSource
 from flowlake.flow import _side, nbbo
 from flowlake.flow._side import Sides
@@ -54,20 +55,51 @@ def _market(prints: pl.DataFrame, contract: Int, ts_ns: Int, inputs: Inputs) -> 
     found = nbbo.as_of(contract, ts_ns, (), max_age_ns=_MAX_AGE_NS)
     for source in QUOTE_SOURCES:
         if source.dataset in inputs:
-            quotes = _quotes(inputs[source.dataset], source, prints["contract"])
-            found = _filled(
-                found, nbbo.as_of(contract, ts_ns, (quotes,), max_age_ns=_MAX_AGE_NS, at_or_before=source.beside_trades)
-            )
+            rows = _quoted(inputs[source.dataset], source, prints["contract"])
+            if source.beside is not None:
+                found = _filled(found, _own(rows, source, source.beside, prints, contract, ts_ns))
+            found = _filled(found, nbbo.as_of(contract, ts_ns, (_quotes(rows, source),), max_age_ns=_MAX_AGE_NS))
     return found
 
 
-def _quotes(table: pl.DataFrame, source: QuoteSource, contracts: pl.Series) -> Quotes:
-    """The quotes of the contracts that traded, numbered as the prints number them, in order."""
+def _quoted(table: pl.DataFrame, source: QuoteSource, contracts: pl.Series) -> pl.DataFrame:
+    """The rows with a quote of the contracts that traded, in order, with the `number` that the prints give to the contract."""
     traded = contracts.rle().struct.field("value").alias("contract").to_frame().with_row_index("number")
     of_ticker = traded.select(pl.concat_str(pl.lit("O:"), "contract").alias("ticker"), pl.col("number").cast(pl.Int64))
     rows = table if source.only is None else table.filter(pl.col(source.only[0]) == source.only[1])
-    rows = rows.filter(pl.col(source.ts).is_not_null()).join(of_ticker, on="ticker").sort("number", source.ts, *source.order)
+    return rows.filter(pl.col(source.ts).is_not_null()).join(of_ticker, on="ticker").sort("number", source.ts, *source.order)
 
+
+def _own(
+    rows: pl.DataFrame, source: QuoteSource, beside: tuple[str, str, str], prints: pl.DataFrame, contract: Int, ts_ns: Int
+) -> Nbbo:
+    """The quotes beside the prints themselves, none where equal prints of one moment have different ones beside them."""
+    time, price, size = beside
+    quote = [source.bid, source.ask]
+    key = [pl.col("number"), pl.col(time).alias("ts"), pl.col(price).alias("at"), pl.col(size).cast(pl.Float64).alias("many")]
+    sizes = source.sizes or ()
+    own = (
+        rows.select(*key, pl.col(source.ts).alias("quoted"), *quote, *sizes)
+        .filter(pl.col("quoted") <= pl.col("ts"))
+        .group_by("number", "ts", "at", "many", maintain_order=True)
+        .agg(pl.struct(quote).n_unique().alias("quotes"), pl.col("quoted", *quote, *sizes).last())
+        .filter(pl.col("quotes") == 1)
+    )
+    wanted = pl.DataFrame({"number": contract, "ts": ts_ns, "at": prints["price"], "many": prints["size"].cast(pl.Float64)})
+    met = wanted.join(own, on=wanted.columns, how="left", maintain_order="left")
+    has_quote = met["quoted"].is_not_null().to_numpy()
+    age_ns = np.where(has_quote, ts_ns - met["quoted"].fill_null(0).to_numpy(), -1)
+    is_stale = age_ns > _MAX_AGE_NS
+    bid, ask = (np.where(is_stale | ~(_numbers(met[name]) > 0.0), np.nan, _numbers(met[name])) for name in quote)
+    bid_size, ask_size = (
+        (np.where(np.isnan(there), np.nan, _numbers(met[name])) for name, there in zip(sizes, (bid, ask), strict=True))
+        if sizes
+        else (np.full(age_ns.size, np.nan) for _ in range(2))
+    )
+    return Nbbo(bid, ask, bid_size, ask_size, age_ns, is_stale)
+
+
+def _quotes(rows: pl.DataFrame, source: QuoteSource) -> Quotes:
     prices = (_numbers(rows[name]) for name in (source.bid, source.ask))
     sizes = (_numbers(rows[name]) for name in source.sizes) if source.sizes else (np.full(rows.height, np.nan) for _ in range(2))
     return Quotes(rows["number"].to_numpy(), rows[source.ts].to_numpy() + source.known_after_ns, *prices, *sizes)
@@ -89,7 +121,8 @@ def _signed(prints: pl.DataFrame) -> tuple[Bool, Bool]:
     A cancelled print was on the tape like any other until its cancel came: knowing better would be looking ahead.
     """
     is_single_leg = ~(prints["is_multi_leg"] | prints["is_stock_tied"])
-    was_signed = prints["may_be_signed"] | (prints["is_cancelled"] & prints["sets_price"] & is_single_leg)
+    could_be = prints["sets_price"] & is_single_leg & ~prints["is_late"] & (prints["condition_group"] != UNREPORTED)
+    was_signed = prints["may_be_signed"] | (prints["is_cancelled"] & could_be)
     return is_single_leg.to_numpy(), was_signed.to_numpy()
 
 

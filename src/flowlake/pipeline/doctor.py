@@ -10,6 +10,7 @@ from flowlake.core.errors import FlowlakeError
 from flowlake.core.settings import Settings
 from flowlake.curate import vendors
 from flowlake.datasets.raw import RAW
+from flowlake.datasets.sides import QUOTE_SOURCES
 from flowlake.lake.store import STAGING, open_store
 from flowlake.pipeline.ingest import Listing, list_bucket
 from flowlake.pipeline.invocation import libraries
@@ -30,6 +31,11 @@ NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "implied vols from quotes",
         ("massive_option_quotes", "cboe_snapshot", *vendors.QUOTE_STREAMS, *vendors.QUOTE_CHAINS),
         "us_options_opra/quotes_v1 or cboe_snapshots",
+    ),
+    (
+        "who began a trade, net flow, confirmed hits",
+        tuple(source.dataset for source in QUOTE_SOURCES if source.dataset not in vendors.WITHOUT_CONDITIONS),
+        "us_options_opra/quotes_v1",
     ),
     ("underlying prices (else the parity-implied forward)", ("massive_stock_minute", "massive_stock_day"), "us_stocks_sip bars"),
     ("option-to-stock volume", ("massive_stock_day",), "us_stocks_sip/day_aggs_v1"),
