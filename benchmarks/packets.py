@@ -10,7 +10,6 @@ model on three other markets. Prints that take no part (late, cancelled, compres
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -410,19 +409,16 @@ def cost() -> None:
     for prints in (1_000_000, 3_000_000):
         session = big_session(prints)
         height = session.inputs["option_trades"].height
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.process_time()
         tables = packets.flow_packets(session.inputs, session.day).tables
         seconds = time.process_time() - began
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         conformed = time.process_time()
         for name, frame in tables.items():
             DATASETS[name].conform(frame, session.day)
         conformed = time.process_time() - conformed
         print(
             f"{height:,} prints, {tables['flow_packets'].height:,} packets: {seconds:.2f} core-seconds "
-            f"({seconds / height * 1e6:.2f} per million), {conformed:.2f} more to the declared schema and order; "
-            f"peak memory +{grown:.0f} MB"
+            f"({seconds / height * 1e6:.2f} per million), {conformed:.2f} more to the declared schema and order"
         )
 
 

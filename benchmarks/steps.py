@@ -5,8 +5,8 @@
 For each size a synthetic session of about so many prints (default 0.25, 0.5, 1 and 2 million) is put behind the S3 server of this
 machine: a whole market of 24 underlyings, or with `--opra` the trades file alone of 4,500. Each step runs in a process of its own,
 on the lake that the steps before it left; its peak is the high-water mark of resident memory that the system kept of that process,
-imports included, its core-seconds are those of the step with its reading, audit and publishing, imports left out. A straight line
-through the sizes gives the fixed part and that per million prints.
+imports included, its core-seconds are those of the step with its reading, audit and publishing, and of the libraries and compiled
+code that these load: most of the fixed part. A straight line through the sizes gives the fixed part and that per million prints.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ DAGS = Path(__file__).resolve().parents[2] / "dags"
 MARK = "LOCAL_AIRFLOW_TEST"
 READY_SECONDS = 300.0
 """On a machine that does other things beside it; an idle one needs twenty."""
-STOP_SECONDS = 45.0
-"""Airflow is given 10 s and the S3 server 5, each on a machine that others use too."""
+STOP_SECONDS = 25.0
+"""Airflow is given 10 s and the S3 server 5; the rest is for a machine that others use too."""
 
 
 @dataclass

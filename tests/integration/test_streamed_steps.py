@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,9 @@ def streamed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     by_batches = execute._stream
 
-    def noted(task: execute.Task, *rest: object) -> bool:
-        done = by_batches(task, *rest)
+    def noted(task: execute.Task, context: execute.Context, *rest: Any) -> bool:
+        done = by_batches(task, context, *rest)
+        assert not list(context.ingester.folder().glob("*.parquet")), "what was staged is gone"
         if done:
             names.append(task.step.name)
         return done

@@ -17,7 +17,7 @@ from flowlake.lake.store import open_store
 from flowlake.market.s3server import S3Server
 from flowlake.pipeline.plan import select
 from flowlake.pipeline.run import Report, Request, run
-from flowlake.sources.bucket import Bucket
+from integration.market_bucket import bucket_of, settings_for
 from unit import test_vendor_optionsdx as optionsdx
 
 INDEX, THETA, DATABENTO = date(2021, 1, 4), date(2024, 6, 14), date(2025, 2, 20)
@@ -41,18 +41,10 @@ def bodies(real_data: Path) -> Iterator[tuple[str, bytes]]:
 @pytest.fixture(scope="module")
 def settings(s3: S3Server, real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     folder = tmp_path_factory.mktemp("vendors")
-    bucket = Bucket(s3.access, "flowlake", "vendors")
+    bucket = bucket_of(s3, "vendors")
     for key, body in bodies(real_data):
         bucket.put(key, body)
-    yield Settings(
-        lake=str(folder / "lake"),
-        bucket_endpoint=s3.access.endpoint,
-        bucket_name="flowlake",
-        bucket_prefix="vendors",
-        bucket_region=s3.access.region,
-        bucket_key_id=s3.access.key_id,
-        bucket_secret=s3.access.secret,
-    )
+    yield settings_for(s3, "vendors", folder / "lake")
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -112,7 +104,7 @@ def test_a_second_run_finds_everything_fresh(settings: Settings, lake: Lake) -> 
 
 def test_two_files_for_one_partition_are_held(settings: Settings, lake: Lake, s3: S3Server) -> None:
     """The same session's trades under two schemas: which of them counts, nobody says."""
-    Bucket(s3.access, "flowlake", "vendors").put("databento/OPRA.PILLAR/tbbo/2025/02/2025-02-20.dbn.zst", b"any")
+    bucket_of(s3, "vendors").put("databento/OPRA.PILLAR/tbbo/2025/02/2025-02-20.dbn.zst", b"any")
     report = run(settings, Request(DATABENTO, DATABENTO, steps=select(["ingest_databento_option_trades"])))
     assert [r.status for r in report.results] == ["quarantined"]
     assert "2 objects feed one partition" in report.results[0].detail
@@ -120,22 +112,14 @@ def test_two_files_for_one_partition_are_held(settings: Settings, lake: Lake, s3
 
 def test_a_month_in_one_file_restates_only_the_sessions_whose_rows_changed(s3: S3Server, tmp_path: Path) -> None:
     first, second = date(2023, 1, 3), date(2023, 1, 4)
-    bucket = Bucket(s3.access, "flowlake", "month")
+    bucket = bucket_of(s3, "month")
 
     def put(bid_of_the_second: float) -> None:
         unix = int(close_utc(second).timestamp())
         rows = [optionsdx.row(), optionsdx.row(QUOTE_DATE=second, QUOTE_UNIXTIME=unix, C_BID=bid_of_the_second)]
         bucket.put("optionsdx/SPY/spy_eod_202301.txt", optionsdx.text(*rows))
 
-    settings = Settings(
-        lake=str(tmp_path / "lake"),
-        bucket_endpoint=s3.access.endpoint,
-        bucket_name="flowlake",
-        bucket_prefix="month",
-        bucket_region=s3.access.region,
-        bucket_key_id=s3.access.key_id,
-        bucket_secret=s3.access.secret,
-    )
+    settings = settings_for(s3, "month", tmp_path / "lake")
 
     def statuses() -> dict[date, str]:
         report = run(settings, Request(first, second, steps=select(["ingest", "curate"])))

@@ -22,6 +22,7 @@ from flowlake.flow.offexchange import offexchange_activity
 from flowlake.flow.offexchange_blocks import absorbed_probability
 from flowlake.flow.offexchange_history import offexchange_accumulation
 from flowlake.flow.offexchange_levels import level_width
+from unit.test_offexchange import raw as raw_trades
 
 DAY = date(2024, 3, 13)
 OPEN_NS = int(sessions.open_utc(DAY).timestamp()) * 10**9
@@ -45,7 +46,6 @@ TRADE = st.fixed_dictionaries(
 
 
 def raw(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    ds = DATASETS["massive_stock_trades"]
     made = [
         {key: value for key, value in row.items() if key != "delay"}
         | {
@@ -57,10 +57,7 @@ def raw(rows: list[dict[str, Any]]) -> pl.DataFrame:
         }
         for row in rows
     ]
-    schema = {c.name: c.dtype for c in ds.columns if c.name not in ("row", "extra")}
-    frame = pl.DataFrame(made, schema=schema)
-    frame = frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"), pl.lit(None, dtype=pl.String).alias("extra"))
-    return ds.conform(frame, DAY).with_columns(pl.lit(DAY).alias(SESSION))
+    return raw_trades(*made)
 
 
 def tables_of(rows: list[dict[str, Any]]) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:

@@ -198,8 +198,8 @@ def _prints(trades: pl.DataFrame) -> pl.DataFrame:
     prints = trades.with_columns(report_delay_ns=delay, is_late=is_late).with_columns(
         pl.col("ticker").alias("underlying"),
         as_utc("sip_timestamp").alias("ts_utc"),
-        pl.from_epoch(_given("participant_timestamp"), time_unit="ns").dt.replace_time_zone("UTC").alias("participant_ts_utc"),
-        pl.from_epoch(_given("trf_timestamp"), time_unit="ns").dt.replace_time_zone("UTC").alias("trf_ts_utc"),
+        as_utc(_given("participant_timestamp")).alias("participant_ts_utc"),
+        as_utc(_given("trf_timestamp")).alias("trf_ts_utc"),
         _dollars().alias("dollars"),
         pl.col("in_volume") & stands,
         pl.col("sets_price") & stands,

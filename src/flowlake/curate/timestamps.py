@@ -14,8 +14,8 @@ def nanoseconds(moment: datetime) -> int:
     return int(moment.timestamp()) * 10**9
 
 
-def as_utc(column: str) -> pl.Expr:
-    """An integer column of nanoseconds since 1970 as UTC datetimes."""
+def as_utc(column: str | pl.Expr) -> pl.Expr:
+    """Integers of nanoseconds since 1970, a column or an expression, as UTC datetimes."""
     return pl.from_epoch(column, time_unit="ns").dt.replace_time_zone("UTC")
 
 

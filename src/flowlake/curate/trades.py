@@ -33,10 +33,13 @@ _TEN_THOUSANDTHS = 10_000
 _CHECK_FILE = "check that the file belongs to this session; ask the vendor for a corrected file"
 
 
-def option_trades(inputs: Inputs, session: date) -> Output:
-    """Required inputs: massive_option_trades, contracts. `condition_policy` says what the conditions mean, see `conditions`."""
+def option_trades(inputs: Inputs, session: date, source: str = SOURCE) -> Output:
+    """Required inputs: massive_option_trades, contracts. `condition_policy` says what the conditions mean, see `conditions`.
+
+    `source` is the vendor whose rows stand under `massive_option_trades`, for the findings.
+    """
     raw = inputs[SOURCE]
-    about = subject(raw, "option_trades", SOURCE, session)
+    about = subject(raw, "option_trades", source, session)
     decoded = conditions.decode(raw["conditions"], conditions.policy_given(inputs))
     rows = (
         raw.with_columns(contract=contract_of_ticker(), conditions=pl.col("conditions").cast(pl.String))

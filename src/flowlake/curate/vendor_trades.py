@@ -19,13 +19,14 @@ def option_trades(inputs: Inputs, session: date) -> Output:
     if source is None or source == trades.SOURCE:
         return trades.option_trades(inputs, session)
     raw = PRINTS[source](inputs[source], session)
-    output = trades.option_trades({**inputs, trades.SOURCE: raw}, session)
-    return replace(output, findings=tuple(_about(finding, source) for finding in output.findings))
+    output = trades.option_trades({**inputs, trades.SOURCE: raw}, session, source)
+    if source not in WITHOUT_CONDITIONS:
+        return output
+    return replace(output, findings=tuple(_without_conditions(finding) for finding in output.findings))
 
 
-def _about(finding: Finding, source: str) -> Finding:
-    """The finding in the words of the vendor that the rows came from."""
-    named = replace(finding, what=finding.what.replace(trades.SOURCE, source))
-    if finding.rule == "blank_condition" and source in WITHOUT_CONDITIONS:
-        return replace(named, cure="nothing to do: this vendor gives no sale condition, so sweeps and packages stay unknown")
-    return named
+def _without_conditions(finding: Finding) -> Finding:
+    """No condition is no fault of such a vendor's file."""
+    if finding.rule != "blank_condition":
+        return finding
+    return replace(finding, cure="nothing to do: this vendor gives no sale condition, so sweeps and packages stay unknown")

@@ -12,24 +12,12 @@ import polars as pl
 
 from flowlake.datasets.checks import Between, OneOf
 from flowlake.datasets.model import Column, Dataset, KnownAsStated, KnownAt, KnownAtClose, KnownNextMorning, Layer
-from flowlake.datasets.raw_columns import EXTRA, OPTION_TICKER, ROW
+from flowlake.datasets.raw_columns import AFTER_CLOSE, EXTRA, OPTION_TICKER, ROW, integer, moment, text
 from flowlake.datasets.raw_vendors import VENDORS
-
-
-def _ns(name: str, doc: str, *, nullable: bool = False) -> Column:
-    return Column(name, pl.Int64(), doc, unit="ns since 1970, UTC", nullable=nullable)
-
-
-def _text(name: str, doc: str, *, nullable: bool = True) -> Column:
-    return Column(name, pl.String(), doc, nullable=nullable)
 
 
 def _number(name: str, doc: str, unit: str = "", *, nullable: bool = False) -> Column:
     return Column(name, pl.Float64(), doc, unit=unit, nullable=nullable)
-
-
-def _integer(name: str, doc: str, *, nullable: bool = False) -> Column:
-    return Column(name, pl.Int64(), doc, nullable=nullable)
 
 
 _PRICE = "USD per share"
@@ -48,8 +36,8 @@ def _bars(name: str, doc: str, ticker: Column, known: KnownAt | KnownAtClose) ->
             _number("close", "Last eligible price.", _PRICE),
             _number("high", "Highest eligible price.", _PRICE),
             _number("low", "Lowest eligible price.", _PRICE),
-            _ns("window_start", "Start of the bar; 00:00 New York for day bars."),
-            _integer("transactions", "Number of eligible trades, where the vendor has it.", nullable=True),
+            moment("window_start", "Start of the bar; 00:00 New York for day bars."),
+            integer("transactions", "Number of eligible trades, where the vendor has it.", nullable=True),
             ROW,
             EXTRA,
         ),
@@ -59,8 +47,7 @@ def _bars(name: str, doc: str, ticker: Column, known: KnownAt | KnownAtClose) ->
 
 
 _OPTION = Column("ticker", pl.String(), "Option ticker with the prefix `O:`.", checks=(OPTION_TICKER,))
-_STOCK = _text("ticker", "Stock ticker as it was on the date.", nullable=False)
-_AFTER_CLOSE = KnownAtClose(timedelta(minutes=15))
+_STOCK = text("ticker", "Stock ticker as it was on the date.", nullable=False)
 
 MASSIVE_OPTION_TRADES = Dataset(
     name="massive_option_trades",
@@ -69,12 +56,12 @@ MASSIVE_OPTION_TRADES = Dataset(
     grain=("row",),
     columns=(
         _OPTION,
-        _text("conditions", "Comma list of sale condition ids."),
-        _text("correction", "Correction indicator; empty in older files, 0 in newer ones."),
-        _integer("exchange", "Exchange id."),
-        _ns("participant_timestamp", "Exchange time, in older files only.", nullable=True),
+        text("conditions", "Comma list of sale condition ids."),
+        text("correction", "Correction indicator; empty in older files, 0 in newer ones."),
+        integer("exchange", "Exchange id."),
+        moment("participant_timestamp", "Exchange time, in older files only.", nullable=True),
         _number("price", "Price.", _PRICE),
-        _ns("sip_timestamp", "Time at the securities information processor."),
+        moment("sip_timestamp", "Time at the securities information processor."),
         _number("size", "Contracts.", "contracts"),
         ROW,
         EXTRA,
@@ -90,14 +77,14 @@ MASSIVE_OPTION_QUOTES = Dataset(
     grain=("row",),
     columns=(
         _OPTION,
-        _integer("ask_exchange", "Exchange id of the ask."),
+        integer("ask_exchange", "Exchange id of the ask."),
         _number("ask_price", "Best ask; 0 where there is none.", _PRICE),
         _number("ask_size", "Size at the ask.", "contracts"),
-        _integer("bid_exchange", "Exchange id of the bid."),
+        integer("bid_exchange", "Exchange id of the bid."),
         _number("bid_price", "Best bid; 0 where there is none.", _PRICE),
         _number("bid_size", "Size at the bid.", "contracts"),
-        _integer("sequence_number", "Sequence number of the feed.", nullable=True),
-        _ns("sip_timestamp", "Time at the securities information processor."),
+        integer("sequence_number", "Sequence number of the feed.", nullable=True),
+        moment("sip_timestamp", "Time at the securities information processor."),
         ROW,
         EXTRA,
     ),
@@ -111,7 +98,7 @@ MASSIVE_OPTION_MINUTE = _bars(
     _OPTION,
     KnownAt("window_start", timedelta(minutes=1)),
 )
-MASSIVE_OPTION_DAY = _bars("massive_option_day", "Massive daily option bars.", _OPTION, _AFTER_CLOSE)
+MASSIVE_OPTION_DAY = _bars("massive_option_day", "Massive daily option bars.", _OPTION, AFTER_CLOSE)
 MASSIVE_STOCK_TRADES = Dataset(
     name="massive_stock_trades",
     layer=Layer.RAW,
@@ -119,18 +106,18 @@ MASSIVE_STOCK_TRADES = Dataset(
     grain=("row",),
     columns=(
         _STOCK,
-        _text("conditions", "Comma list of sale condition ids."),
-        _text("correction", "Correction indicator; empty or a number."),
-        _integer("exchange", "Exchange id; 4 is FINRA."),
-        _text("id", "Trade id of the exchange; not unique."),
-        _ns("participant_timestamp", "Exchange time.", nullable=True),
+        text("conditions", "Comma list of sale condition ids."),
+        text("correction", "Correction indicator; empty or a number."),
+        integer("exchange", "Exchange id; 4 is FINRA."),
+        text("id", "Trade id of the exchange; not unique."),
+        moment("participant_timestamp", "Exchange time.", nullable=True),
         _number("price", "Price.", _PRICE),
-        _integer("sequence_number", "Sequence number of the feed.", nullable=True),
-        _ns("sip_timestamp", "Time at the securities information processor."),
+        integer("sequence_number", "Sequence number of the feed.", nullable=True),
+        moment("sip_timestamp", "Time at the securities information processor."),
         _number("size", "Shares; can be decimal.", "shares"),
-        _integer("tape", "Tape: 1 A, 2 B, 3 C.", nullable=True),
-        _integer("trf_id", "Trade reporting facility; empty or 0 on exchange.", nullable=True),
-        _ns("trf_timestamp", "Time at the trade reporting facility; 0 on exchange.", nullable=True),
+        integer("tape", "Tape: 1 A, 2 B, 3 C.", nullable=True),
+        integer("trf_id", "Trade reporting facility; empty or 0 on exchange.", nullable=True),
+        moment("trf_timestamp", "Time at the trade reporting facility; 0 on exchange.", nullable=True),
         ROW,
         EXTRA,
     ),
@@ -152,23 +139,23 @@ CBOE_SNAPSHOT = Dataset(
     doc="Option chains captured after the close from Cboe's delayed quotes; one file per underlying, all in one partition.",
     grain=("underlying", "row"),
     columns=(
-        _text("underlying", "Index that the file is about, from its key.", nullable=False),
+        text("underlying", "Index that the file is about, from its key.", nullable=False),
         _number("strike", "Strike.", _PRICE),
-        _integer("dte", "Calendar days from the file's date to expiry."),
+        integer("dte", "Calendar days from the file's date to expiry."),
         Column("cp", pl.String(), "C call, P put.", checks=(OneOf(("C", "P")),)),
-        _integer("oi", "Open interest published in the morning of the file's date."),
+        integer("oi", "Open interest published in the morning of the file's date."),
         _number("gamma", "Vendor's gamma."),
         _number("delta", "Vendor's delta."),
         _number("iv", "Vendor's implied volatility per 1.00; 0 is no value."),
         _number("bid", "Bid; 0 where there is none.", _PRICE),
         _number("ask", "Ask; 0 where there is none.", _PRICE),
         _number("spot", "Index level in the file's first line.", "index points"),
-        _text("captured_at", "Capture time in the file's first line, as written; can be the next day.", nullable=False),
+        text("captured_at", "Capture time in the file's first line, as written; can be the next day.", nullable=False),
         ROW,
         EXTRA,
     ),
     sort_by=("underlying", "dte", "cp", "strike", "row"),
-    known=_AFTER_CLOSE,
+    known=AFTER_CLOSE,
 )
 
 OPEN_INTEREST_FILE = Dataset(
@@ -189,7 +176,7 @@ CORPORATE_ACTIONS_FILE = Dataset(
     doc=f"House file of corporate actions. {_REFERENCE}",
     grain=("underlying", "ex_date", "kind"),
     columns=(
-        _text("underlying", "Ticker before the event.", nullable=False),
+        text("underlying", "Ticker before the event.", nullable=False),
         Column("ex_date", pl.Date(), "First session on which the event is in the price."),
         Column(
             "kind",
@@ -199,7 +186,7 @@ CORPORATE_ACTIONS_FILE = Dataset(
         ),
         _number("ratio", "New shares per old, for a split.", nullable=True),
         _number("cash_amount_usd", "Cash per share, for a dividend.", _PRICE, nullable=True),
-        _text("new_symbol", "Ticker after the event, for a symbol change."),
+        text("new_symbol", "Ticker after the event, for a symbol change."),
         Column("announced_at_utc", pl.Datetime("ns", "UTC"), "Announcement, where it is known.", nullable=True),
     ),
     sort_by=("underlying", "ex_date", "kind"),
@@ -252,8 +239,8 @@ CONTRACT_ROOTS_FILE = Dataset(
     doc=f"House file of option roots. {_REFERENCE}",
     grain=("root", "valid_from"),
     columns=(
-        _text("root", "Root of the option symbol.", nullable=False),
-        _text("underlying", "What the contract delivers or settles on.", nullable=False),
+        text("root", "Root of the option symbol.", nullable=False),
+        text("underlying", "What the contract delivers or settles on.", nullable=False),
         Column("multiplier", pl.Float64(), "Shares or dollars per point.", checks=(Between(0, above=True),)),
         Column("exercise", pl.String(), "Exercise style.", checks=(OneOf(("american", "european")),)),
         Column("settlement", pl.String(), "am: opening prices, pm: close.", checks=(OneOf(("am", "pm")),)),

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from flowlake.core.arrays import Float
+from flowlake.datasets.absent import present
 from flowlake.datasets.model import Inputs
-from flowlake.factors.prices import present
 
 DAYS_PER_YEAR = 365.0
 

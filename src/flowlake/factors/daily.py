@@ -7,6 +7,7 @@ from datetime import date, timedelta
 import polars as pl
 
 from flowlake.core import sessions
+from flowlake.datasets.absent import present
 from flowlake.datasets.factors import DAILY_FACTORS
 from flowlake.datasets.model import UTC_NS, Inputs, Output
 from flowlake.datasets.volatility import EXPOSURES
@@ -14,7 +15,6 @@ from flowlake.factors.exposures import by_strike, exposure_factors, gamma_total,
 from flowlake.factors.flows import contract_flows, flow_factors, print_factors, sweep_factors
 from flowlake.factors.mispricing import mispricing_factors
 from flowlake.factors.positions import open_interest_increases, open_interest_totals, open_positions
-from flowlake.factors.prices import present
 from flowlake.factors.reasons import daily_reasons
 from flowlake.factors.skews import skew_factors, surface_factors
 from flowlake.factors.smiles import smiles, volatility_factors

@@ -6,6 +6,7 @@ from datetime import date
 
 import polars as pl
 
+from flowlake.datasets.absent import not_available, present
 from flowlake.datasets.flow_factors import (
     EXPECTED_MIN_SESSIONS,
     FLOW_SCORED,
@@ -16,8 +17,6 @@ from flowlake.datasets.flow_factors import (
 )
 from flowlake.datasets.model import SESSION, Inputs
 from flowlake.datasets.scored import MIN_HISTORY
-from flowlake.factors.prices import present
-from flowlake.factors.reasons import not_available
 
 
 def flow_columns(underlyings: pl.Series, inputs: Inputs, session: date) -> pl.DataFrame:

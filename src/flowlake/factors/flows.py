@@ -6,10 +6,11 @@ from datetime import date
 
 import polars as pl
 
+from flowlake.datasets.absent import present
 from flowlake.datasets.factors import SHORT_DAYS, SWEPT_DAYS
 from flowlake.datasets.model import Inputs
 from flowlake.datasets.scored import OTM_DISTANCE
-from flowlake.factors.prices import contract_volumes, eligible_trades, present, sweeps
+from flowlake.factors.prices import contract_volumes, eligible_trades, sweeps
 
 TEN_THOUSANDTHS = 10_000
 

@@ -9,12 +9,12 @@ import polars as pl
 
 from flowlake.core import sessions
 from flowlake.core.arrays import Float
+from flowlake.datasets.absent import present
 from flowlake.datasets.factors import CHAIN_QUOTES, FUNDING_SPREAD
 from flowlake.datasets.model import Inputs
 from flowlake.factors.carry import DAYS_PER_YEAR, dividend_values, rate_at
 from flowlake.factors.early_exercise import array, rights
 from flowlake.factors.positions import one_source
-from flowlake.factors.prices import present
 from flowlake.factors.spots import stood_at_close
 from flowlake.quant import parity
 

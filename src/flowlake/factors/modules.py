@@ -10,6 +10,7 @@ import polars as pl
 from flowlake.core import sessions
 from flowlake.core.arrays import Bool, Float, Int
 from flowlake.datasets.factors import FACTOR_PANEL
+from flowlake.datasets.matrices import session_matrices
 from flowlake.datasets.model import SESSION, Inputs, Output
 from flowlake.datasets.modules import (
     MODULE_MIN_HISTORY,
@@ -25,7 +26,6 @@ from flowlake.datasets.modules import (
 from flowlake.datasets.scored import MAD_TO_SIGMA
 from flowlake.datasets.volatility import IV_RANKS
 from flowlake.factors import ranks
-from flowlake.factors.panel import session_matrices
 from flowlake.quant.robust import row_median
 
 DIGITS = 6

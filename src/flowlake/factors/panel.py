@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date, timedelta
 
 import numpy as np
@@ -10,6 +10,7 @@ import polars as pl
 
 from flowlake.core import sessions
 from flowlake.core.arrays import Float
+from flowlake.datasets.absent import not_available, present
 from flowlake.datasets.curated import EQUITY_BARS_1D
 from flowlake.datasets.factors import (
     CLOSE_SESSIONS,
@@ -22,12 +23,11 @@ from flowlake.datasets.factors import (
     REPEATED,
     SCORED,
 )
+from flowlake.datasets.matrices import floats, session_matrices
 from flowlake.datasets.model import SESSION, Inputs, Output
 from flowlake.datasets.scored import MIN_HISTORY
 from flowlake.factors.flow_columns import flow_columns
 from flowlake.factors.forecasts import har_forecast
-from flowlake.factors.prices import present
-from flowlake.factors.reasons import not_available
 from flowlake.quant import realized, robust
 
 # Opens, highs, lows, closes and a length to a volatility per bar, of the window of that length that ends there.
@@ -141,9 +141,9 @@ def _change_columns(rows: pl.DataFrame, daily: pl.DataFrame, session: date) -> l
     then = session_matrices(rows["underlying"], daily, ["atm_call_iv_30d", "atm_put_iv_30d"], window[:1])
     implied = session_matrices(rows["underlying"], daily, ["implied_move_1d"], window[-2:-1])
     move = implied["implied_move_1d"][:, 0]
-    ratio = np.divide(np.abs(_values(rows, "log_return")), move, out=np.full(move.shape, np.nan), where=move > 0.0)
+    ratio = np.divide(np.abs(floats(rows["log_return"])), move, out=np.full(move.shape, np.nan), where=move > 0.0)
     changes = [
-        _column(f"{side}_iv_change_21s", _values(rows, f"atm_{side}_iv_30d") - then[f"atm_{side}_iv_30d"][:, 0])
+        _column(f"{side}_iv_change_21s", floats(rows[f"atm_{side}_iv_30d"]) - then[f"atm_{side}_iv_30d"][:, 0])
         for side in ("call", "put")
     ]
     return [*changes, _column("realized_over_implied_move", ratio)]
@@ -162,33 +162,11 @@ def _closes(daily: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
 def _history_columns(rows: pl.DataFrame, past: pl.DataFrame) -> list[pl.Series]:
     window = past[SESSION].unique().sort().to_list()
     history = session_matrices(rows["underlying"], past, [scored.name for scored in SCORED], window)
-    columns = [_column(scored.column, robust.score(scored, _values(rows, scored.name), history[scored.name])) for scored in SCORED]
-    columns.append(_column("atm_iv_30d_percentile", robust.share_below(_values(rows, "atm_iv_30d"), history["atm_iv_30d"])))
+    columns = [_column(scored.column, robust.score(scored, floats(rows[scored.name]), history[scored.name])) for scored in SCORED]
+    columns.append(_column("atm_iv_30d_percentile", robust.share_below(floats(rows["atm_iv_30d"]), history["atm_iv_30d"])))
     counts = past.group_by("underlying").agg(pl.len().cast(pl.Int64).alias("history_sessions"))
     count = rows.select("underlying").join(counts, on="underlying", how="left", maintain_order="left")
     return [*columns, count["history_sessions"].fill_null(0)]
-
-
-def session_matrices(
-    underlyings: pl.Series, long: pl.DataFrame, names: Sequence[str], window: Sequence[date | None]
-) -> dict[str, Float]:
-    """Each named column of `long` as underlyings x sessions of `window`; NaN where there is no value.
-
-    `long` has a row per underlying and session, in any order; other underlyings and sessions are passed over.
-    """
-    row = pl.DataFrame({"underlying": underlyings, "row": np.arange(underlyings.len())})
-    column = pl.DataFrame({SESSION: window, "column": np.arange(len(window))}, schema_overrides={SESSION: pl.Date()})
-    cells = long.select("underlying", SESSION, *names).join(row, on="underlying").join(column, on=SESSION)
-    places = cells["row"].to_numpy(), cells["column"].to_numpy()
-    matrices = {}
-    for name in names:
-        matrices[name] = np.full((underlyings.len(), len(window)), np.nan)
-        matrices[name][places] = _values(cells, name)
-    return matrices
-
-
-def _values(rows: pl.DataFrame, name: str) -> Float:
-    return rows[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
 def _column(name: str, values: Float) -> pl.Series:

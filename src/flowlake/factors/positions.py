@@ -7,8 +7,8 @@ from datetime import date
 import polars as pl
 
 from flowlake.core import sessions
+from flowlake.datasets.absent import present
 from flowlake.datasets.model import Inputs
-from flowlake.factors.prices import present
 
 _POSITION = {
     "contract": pl.String(),

@@ -7,6 +7,7 @@ from datetime import date
 import polars as pl
 
 from flowlake.core import sessions
+from flowlake.datasets.absent import present
 from flowlake.datasets.model import UTC_NS, Inputs
 
 WIDE_QUOTE_USD = 0.10
@@ -14,12 +15,6 @@ WIDE_QUOTE_SHARE = 0.50
 """A quote is too wide to hold a price when ask - bid exceeds 0.10 USD plus half its midpoint."""
 
 _PRICE = ("contract", "price", "ts_utc")
-
-
-def present(inputs: Inputs, name: str) -> pl.DataFrame | None:
-    """The input, or None where it does not exist or holds no row."""
-    frame = inputs.get(name)
-    return None if frame is None or frame.is_empty() else frame
 
 
 def eligible_trades(trades: pl.DataFrame) -> pl.DataFrame:

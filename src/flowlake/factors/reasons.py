@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from flowlake.datasets.absent import not_available, present
 from flowlake.datasets.model import Inputs
-from flowlake.factors.prices import present
 
 _FLOW = ("option_trades", "option_bars_1d", "option_bars_1m")
 _STOCK = ("equity_bars_1d", "equity_bars_1m")
@@ -89,14 +89,3 @@ def daily_reasons(inputs: Inputs) -> pl.Expr:
             for factor, (needs, otherwise) in _DAILY.items()
         }
     )
-
-
-def not_available(reasons: Mapping[str, str | pl.Expr]) -> pl.Expr:
-    """`factor: reason` for each factor that is null in a row, sorted by factor."""
-    texts = [
-        pl.when(pl.col(factor).is_null()).then(
-            pl.concat_str(pl.lit(f"{factor}: "), pl.lit(reason) if isinstance(reason, str) else reason)
-        )
-        for factor, reason in sorted(reasons.items())
-    ]
-    return pl.concat_list(texts).list.drop_nulls().alias("not_available")

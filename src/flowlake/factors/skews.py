@@ -17,6 +17,7 @@ import polars as pl
 
 from flowlake.core import sessions
 from flowlake.core.arrays import Float
+from flowlake.datasets.absent import present
 from flowlake.datasets.factors import (
     AT_FORWARD_CONTRACTS,
     IV_PAIRS,
@@ -31,7 +32,6 @@ from flowlake.datasets.factors import (
 from flowlake.datasets.model import Inputs
 from flowlake.factors.carry import DAYS_PER_YEAR, cash_dividends
 from flowlake.factors.early_exercise import CHUNK, array, dividends_ahead, rights
-from flowlake.factors.prices import present
 from flowlake.factors.smiles import ATM_WINDOW, constant_maturity, in_variance
 from flowlake.factors.spots import stood_at_close
 from flowlake.quant import american, european

@@ -7,8 +7,8 @@ from datetime import date, timedelta
 import polars as pl
 
 from flowlake.core import sessions
+from flowlake.datasets.absent import present
 from flowlake.datasets.model import UTC_NS, Inputs
-from flowlake.factors.prices import present
 
 MAX_AGE = timedelta(minutes=15)
 """A spot older than this is no spot: long enough for thinly traded stocks, short against a day's range."""

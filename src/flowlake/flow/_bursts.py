@@ -49,8 +49,6 @@ IS_ISO, IS_AUCTION, IS_CROSS, IS_FLOOR = 1, 2, 4, 8
 """Bits of the marks of a print."""
 UNKNOWN = -1
 """A probability, in millionths, that is not known; the number of a chain that a print has no part in."""
-EVEN = 500_000
-"""One half in millionths."""
 MAX_VENUES = 63
 """More exchanges than that share a bit."""
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from flowlake.core.arrays import AnyArray, Bool, Float, Int
 from flowlake.datasets.curated import CONTRACT_KEY
+from flowlake.datasets.matrices import floats
 from flowlake.flow import _bursts
 from flowlake.flow._bursts import UNKNOWN
 from flowlake.flow.packages import leg_probability
@@ -128,7 +129,7 @@ def _contracts(heads: pl.DataFrame, volatility: pl.DataFrame | None) -> Contract
         found = heads.select("contract").join(
             volatility.select("contract", "delta"), on="contract", how="left", maintain_order="left"
         )
-        delta = found["delta"].cast(pl.Float64).fill_null(np.nan).to_numpy().copy()
+        delta = floats(found["delta"]).copy()
     multiplier = (pl.col("premium_usd") / (pl.col("price") * pl.col("size"))).round(4)
     return Contracts(
         table=heads.select("contract", "underlying", *CONTRACT_KEY),

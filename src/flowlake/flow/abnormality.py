@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 
 import numpy as np
@@ -24,6 +23,7 @@ from flowlake.datasets.flow_factors import (
     PROFILE_SESSIONS,
     UNUSUAL_Z,
 )
+from flowlake.datasets.matrices import session_matrices
 from flowlake.datasets.model import SESSION, UTC_NS, Inputs, Output
 from flowlake.datasets.scored import MAD_TO_SIGMA
 from flowlake.flow._minutes import fill_minute_scores
@@ -134,10 +134,10 @@ def _flat(profiles: pl.DataFrame) -> tuple[Int, Int]:
 def _factor_scores(underlyings: pl.Series, factors: pl.DataFrame, session: date) -> list[pl.Series]:
     """The scores of `FLOW_SCORED` and `score_sessions`."""
     days = factors[SESSION].unique().sort().tail(FLOW_SESSIONS).to_list()
-    lines = _lines(underlyings, factors, [scored.name for scored in FLOW_SCORED], days)
+    counted = factors.with_columns(pl.lit(1.0).alias("there"))
+    lines = session_matrices(underlyings, counted, [*(scored.name for scored in FLOW_SCORED), "there"], days)
     scores = [_column(s.column, robust.score(s, lines[s.name][:, -1], lines[s.name][:, :-1])) for s in FLOW_SCORED]
-    there = _lines(underlyings, factors.with_columns(pl.lit(1.0).alias("there")), ["there"], days)["there"]
-    return [*scores, pl.Series("score_sessions", np.isfinite(there[:, :-1]).sum(axis=1).astype(np.int64))]
+    return [*scores, pl.Series("score_sessions", np.isfinite(lines["there"][:, :-1]).sum(axis=1).astype(np.int64))]
 
 
 def _expectations(today: pl.DataFrame, inputs: Inputs, session: date) -> list[pl.Series]:
@@ -150,7 +150,7 @@ def _expectations(today: pl.DataFrame, inputs: Inputs, session: date) -> list[pl
         return [*(_column(name, nothing) for name in names), pl.Series("regression_sessions", zero), pl.Series("regressors", zero)]
     days = sessions.sessions_between(session - timedelta(days=2 * EXPECTED_SESSIONS), session)[-EXPECTED_SESSIONS:]
     everyone = daily["underlying"].unique().sort()
-    lines = _lines(everyone, daily, _DAILY, days)
+    lines = session_matrices(everyone, daily, _DAILY, days)
     volume = np.log1p(lines["option_volume"])
     spot = lines["spot_close"]
     returns = np.full(spot.shape, np.nan)
@@ -203,19 +203,6 @@ def _median_of_others(lines: Float) -> Float:
 
 def _market_median(lines: Float) -> Float:
     return robust.row_median(np.ascontiguousarray(lines.T))
-
-
-def _lines(underlyings: pl.Series, long: pl.DataFrame, names: list[str] | tuple[str, ...], days: list[date]) -> Mapping[str, Float]:
-    """Each named column of `long` as underlyings x `days`; NaN where there is no value."""
-    row = pl.DataFrame({"underlying": underlyings, "row": np.arange(underlyings.len())})
-    column = pl.DataFrame({SESSION: days, "column": np.arange(len(days))}, schema_overrides={SESSION: pl.Date()})
-    cells = long.select("underlying", SESSION, *names).join(row, on="underlying").join(column, on=SESSION)
-    places = cells["row"].to_numpy(), cells["column"].to_numpy()
-    lines = {}
-    for name in names:
-        lines[name] = np.full((underlyings.len(), len(days)), np.nan)
-        lines[name][places] = cells[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    return lines
 
 
 def _column(name: str, values: Float) -> pl.Series:

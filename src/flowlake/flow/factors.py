@@ -12,6 +12,7 @@ from datetime import date
 import polars as pl
 
 from flowlake.core import sessions
+from flowlake.datasets.absent import not_available, present
 from flowlake.datasets.flow_factors import (
     FLOW_FACTORS,
     FLOW_MINUTES,
@@ -30,7 +31,7 @@ from flowlake.datasets.policies import UNREPORTED
 from flowlake.datasets.scored import OTM_DISTANCE
 from flowlake.flow.profiles import flow_profiles
 from flowlake.flow.tide import flow_minutes, market_tide, minute_sums
-from flowlake.flow.units import TEN_THOUSANDTHS, in_units, scaled
+from flowlake.flow.units import TEN_THOUSANDTHS, in_units, outwards, scaled
 
 _PRINT_COLUMNS = ("ts_utc", "size", "exchange", "is_iso", "is_cancelled")
 
@@ -43,7 +44,7 @@ def flow_factors(inputs: Inputs, session: date) -> Output:
     prints = signed_prints(inputs)
     eligible = prints.filter(~pl.col("is_cancelled"))
     by_contract = legs.join(_contract_sums(eligible), on="contract_no").sort("contract_no")
-    packets = _present(inputs, "flow_packets")
+    packets = present(inputs, "flow_packets")
     volumes = _stock_volumes(inputs)
     rows = _underlying_factors(by_contract)
     for part in (_packet_factors(packets), _opening_factors(packets, legs), volumes):
@@ -53,7 +54,7 @@ def flow_factors(inputs: Inputs, session: date) -> Output:
     minutes = minute_sums(prints, legs, inputs)
     return Output(
         {
-            FLOW_FACTORS.name: rows.with_columns(_not_available(_reasons(inputs))).sort("underlying"),
+            FLOW_FACTORS.name: rows.with_columns(not_available(_reasons(inputs))).sort("underlying"),
             FLOW_MINUTES.name: flow_minutes(minutes),
             MARKET_TIDE.name: market_tide(minutes),
             VENUE_FLOW.name: _venue_flow(eligible, legs),
@@ -95,7 +96,7 @@ def traded_contracts(inputs: Inputs, session: date) -> pl.DataFrame:
         .join(before.group_by("underlying").agg(pl.col("past_spot").median().alias("median_past")), on="underlying", how="left")
         .sort("contract_no")
     )
-    outwards = (pl.col("strike") / pl.col("spot")).log() * pl.when(pl.col("right") == "C").then(1.0).otherwise(-1.0)
+    distance = outwards(pl.col("right") == "C")
     return rows.with_columns(
         pl.col("underlying").rank("dense").cast(pl.Int64).alias("underlying_no"),
         pl.coalesce("spot", "median_spot").alias("spot"),
@@ -104,7 +105,7 @@ def traded_contracts(inputs: Inputs, session: date) -> pl.DataFrame:
         pl.col("is_index").fill_null(False),
     ).with_columns(
         pl.when(~pl.col("is_adjusted"))
-        .then(pl.when(outwards >= OTM_DISTANCE).then(pl.lit("otm")).when(outwards <= -OTM_DISTANCE).then(pl.lit("itm")))
+        .then(pl.when(distance >= OTM_DISTANCE).then(pl.lit("otm")).when(distance <= -OTM_DISTANCE).then(pl.lit("itm")))
         .otherwise(None)
         .alias("place")
     )
@@ -127,7 +128,7 @@ def signed_prints(inputs: Inputs) -> pl.DataFrame:
         scaled(pl.col("premium_usd")).alias("premium"),
         pl.col("contract").rle_id().cast(pl.Int64).alias("contract_no"),
     )
-    frame = _with_sides(frame, _present(inputs, "trade_sides")).filter("in_volume")
+    frame = _with_sides(frame, present(inputs, "trade_sides")).filter("in_volume")
     is_known, weight = pl.col("buy_probability").is_not_null(), 2.0 * pl.col("buy_probability") - 1.0
     frame = frame.with_columns(
         (pl.col("premium") * weight).round().cast(pl.Int64).fill_null(0).alias("net_premium"),
@@ -209,17 +210,13 @@ def _underlying_factors(by_contract: pl.DataFrame) -> pl.DataFrame:
         return pl.when(given).then(chosen.sum())
 
     net = []  # ten-thousandths
-    for column, prefix, unit, given in (
-        ("net_premium", "net", "premium_usd", is_known),
-        ("delta_shares", "net", "delta_shares", is_delta),
-    ):
-        net.append(part(column, None, given).alias(f"{prefix}_{unit}"))
+    for column, unit, given in (("net_premium", "premium_usd", is_known), ("delta_shares", "delta_shares", is_delta)):
+        net.append(part(column, None, given).alias(f"net_{unit}"))
         for side, letter in RIGHTS.items():
             is_right = pl.col("right") == letter
-            net.append(part(column, is_right, given).alias(f"{prefix}_{side}_{unit}"))
+            net.append(part(column, is_right, given).alias(f"net_{side}_{unit}"))
             net += [
-                part(column, is_right & _is_at(place), given & is_placed).alias(f"{prefix}_{side}_{place}_{unit}")
-                for place in MONEYNESS
+                part(column, is_right & _is_at(place), given & is_placed).alias(f"net_{side}_{place}_{unit}") for place in MONEYNESS
             ]
     calls, puts = (pl.col("premium").filter(pl.col("right") == letter).sum() for letter in RIGHTS.values())
     net_calls, net_puts = (pl.col("net_premium").filter(pl.col("right") == letter).sum() for letter in RIGHTS.values())
@@ -315,7 +312,7 @@ def _per_stock_volume(rows: pl.DataFrame) -> pl.DataFrame:
 def _stock_volumes(inputs: Inputs) -> pl.DataFrame | None:
     """`underlying`, `stock_volume`: the day bar's, else the sum of regular minute bars, per underlying."""
     found = []
-    day, minute = _present(inputs, "equity_bars_1d"), _present(inputs, "equity_bars_1m")
+    day, minute = present(inputs, "equity_bars_1d"), present(inputs, "equity_bars_1m")
     if day is not None:
         found.append(day.select("underlying", pl.col("volume").alias("stock_volume")))
     if minute is not None:
@@ -357,11 +354,11 @@ def _reasons(inputs: Inputs) -> Mapping[str, str]:
     """Factor -> why it is null."""
 
     def lacks(name: str, otherwise: str) -> str:
-        return otherwise if _present(inputs, name) is not None else f"needs {name}"
+        return otherwise if present(inputs, name) is not None else f"needs {name}"
 
     side = lacks("trade_sides", "no print has a known side")
     delta = lacks("trade_sides", lacks("option_iv", "no print with a known side is in a contract with a delta"))
-    bars = "equity_bars_1d" if _present(inputs, "equity_bars_1m") is None else "equity_bars_1m"
+    bars = "equity_bars_1d" if present(inputs, "equity_bars_1m") is None else "equity_bars_1m"
     stock = lacks(bars, "no stock volume, or no print with a known side")
     opening = lacks("flow_packets", "no packet of one contract has a side and open interest")
     reasons = {column.name: side for column in FLOW_VALUES}
@@ -391,17 +388,7 @@ def _reasons(inputs: Inputs) -> Mapping[str, str]:
     return reasons
 
 
-def _not_available(reasons: Mapping[str, str]) -> pl.Expr:
-    texts = [pl.when(pl.col(name).is_null()).then(pl.lit(f"{name}: {why}")) for name, why in sorted(reasons.items())]
-    return pl.concat_list(texts).list.drop_nulls().alias("not_available")
-
-
 def _with_absent(rows: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return rows.with_columns(
         pl.lit(None, dtype=pl.Float64).alias(name) for name in dict.fromkeys(names) if name not in rows.columns
     )
-
-
-def _present(inputs: Inputs, name: str) -> pl.DataFrame | None:
-    frame = inputs.get(name)
-    return None if frame is None or frame.is_empty() else frame

@@ -22,6 +22,7 @@ from flowlake.datasets.hits import (
     PACKET_COLUMNS,
     PIN_DAYS,
     PIN_DISTANCE,
+    RULES,
     THRESHOLDS,
     Z_FLOOR,
 )
@@ -30,7 +31,10 @@ from flowlake.datasets.packets import SINGLE_LEG_STRUCTURES
 from flowlake.datasets.scored import MAD_TO_SIGMA
 from flowlake.flow._baselines import fill_baselines
 from flowlake.flow.classifiers import classify
+from flowlake.flow.units import outwards
 
+_ACROSS_CONTRACTS = tuple(rule.name for rule in RULES if rule.gather and "contract" not in rule.gather)
+"""Rules whose packets gather over several contracts."""
 _NEIGHBOURS = 3
 """Packets of the same size before and after that are looked at for a leg."""
 _LEG_TIME = timedelta(seconds=LEG_SECONDS)
@@ -52,7 +56,7 @@ def flow_hits(inputs: Inputs, session: date) -> Output:
             FLOW_HITS.name: hits.with_columns(
                 pl.concat_str("rule", pl.lit(":"), "packet_id").alias("hit_id"),
                 (pl.col("last_ts_utc") + _LEG_TIME).alias("completed_ts_utc"),
-                pl.when(pl.col("rule") == "zero_dte_burst").then(None).otherwise("contract").alias("contract"),
+                pl.when(pl.col("rule").is_in(_ACROSS_CONTRACTS)).then(None).otherwise("contract").alias("contract"),
                 (pl.col("confidence") * CONFIDENCE["doubt"] ** pl.col("doubts").list.len()).alias("confidence"),
             ).sort("underlying", "completed_ts_utc", "hit_id")
         }
@@ -78,11 +82,10 @@ def _with_figures(packets: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
         spots = minutes.select("underlying", pl.col("ts_utc").alias("minute"), "spot")
         places = packets.select("underlying", minute.alias("minute"))
         rows = packets.with_columns(places.join(spots, on=["underlying", "minute"], how="left", maintain_order="left")["spot"])
-    outwards = pl.when(pl.col("right") == "C").then(1.0).otherwise(-1.0)
     negotiated = pl.sum_horizontal("auction_share", "cross_share", "floor_share").clip(upper_bound=1.0)
     open_interest = pl.max_horizontal("open_interest_open", pl.lit(1))
     return rows.with_columns(
-        ((pl.col("strike") / pl.col("spot")).log() * outwards).alias("otm_distance"),
+        outwards(pl.col("right") == "C").alias("otm_distance"),
         pl.col("median_quote_age_ms").alias("quote_age_ms"),
         negotiated.alias("negotiated_share"),
         (pl.col("last_price") - pl.col("first_price")).alias("price_rise_usd"),

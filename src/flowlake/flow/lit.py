@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from flowlake.core.arrays import Bool, Float, Int
+from flowlake.datasets.matrices import floats
 from flowlake.datasets.offexchange import MILLIONTHS, MIN_LIT_RETURNS
 
 MINUTE_NS = 60 * 10**9
@@ -52,7 +53,7 @@ def key_of(group: Int, minute: Int) -> Int:
 
 def lit_of(bars: pl.DataFrame, group: Int) -> Lit:
     minute = bars["ts_utc"].cast(pl.Int64).to_numpy() // MINUTE_NS
-    high, low, close = (bars[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in ("high", "low", "close"))
+    high, low, close = (floats(bars[name]) for name in ("high", "low", "close"))
     return Lit(key_of(group, minute), high, low, close, bars["transactions"].to_numpy(), bars["is_regular"].to_numpy())
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from flowlake.core.arrays import AnyArray, Bool, Float, Int
+from flowlake.datasets.absent import not_available
 from flowlake.datasets.model import Inputs, Output
 from flowlake.datasets.offexchange import LARGE_SHARE, MILLIONTHS, TEN_THOUSANDTHS, decimal
 from flowlake.flow._offexchange_kernels import totals_by_mark
@@ -21,6 +22,7 @@ from flowlake.flow.offexchange_levels import levels
 
 _MARKS = (
     "off",
+    "block",
     "current",
     "core",
     "buy",
@@ -29,13 +31,14 @@ _MARKS = (
     "odd_lot",
     "round_lot",
     "large",
-    "block",
     "average_price",
     "derivative",
     "contingent",
     "late",
     "extended",
 )
+_COUNTED, _PRICED = 2, 3
+"""Of so many first marks prints are counted, and dollars added up."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ def offexchange_activity(inputs: Inputs, session: date) -> Output:
     marks = _marks(frame, shares, side, rule, in_blocks, is_small)
 
     volume = totals_by_mark(group, marks, shares, names.len(), len(_MARKS))
-    notional = totals_by_mark(group, marks, dollars, names.len(), len(_MARKS))
-    count = totals_by_mark(group, marks, np.ones_like(shares), names.len(), len(_MARKS))
+    notional = totals_by_mark(group, marks, dollars, names.len(), _PRICED)
+    count = totals_by_mark(group, marks, np.ones_like(shares), names.len(), _COUNTED)
     found = blocks(frame, np.flatnonzero(in_blocks), group, moment, side, rule, traded, totals.volatility, lit, session)
     activity = _activity(frame, names, volume, notional, count, totals, found, inputs.get("equity_bars_1d"))
     by_price = levels(frame.select("underlying", "price", "has_current_price"), shares, dollars, side, in_blocks)
@@ -236,9 +239,3 @@ _REASONS = {
     "subpenny_share": _NO_SIDE,
     "pressure": _NO_SIDE,
 }
-
-
-def not_available(reasons: dict[str, str]) -> pl.Expr:
-    """Column `not_available`: `figure: reason` of each figure that is null, sorted."""
-    texts = [pl.when(pl.col(name).is_null()).then(pl.lit(f"{name}: {why}")) for name, why in reasons.items()]
-    return pl.concat_list(texts).list.drop_nulls().list.sort().alias("not_available")

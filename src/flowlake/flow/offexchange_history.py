@@ -9,6 +9,8 @@ import polars as pl
 
 from flowlake.core import sessions
 from flowlake.core.arrays import Bool, Float, Int
+from flowlake.datasets.absent import not_available
+from flowlake.datasets.matrices import session_matrices
 from flowlake.datasets.model import SESSION, Inputs, Output
 from flowlake.datasets.offexchange import (
     ACCUMULATION_SESSIONS,
@@ -25,7 +27,6 @@ from flowlake.datasets.offexchange import (
 )
 from flowlake.datasets.scored import MAD_TO_SIGMA
 from flowlake.flow._offexchange_kernels import rank_correlations
-from flowlake.flow.offexchange import not_available
 from flowlake.quant.robust import row_median
 
 _FLOORS = {"core_share": 0.005, "pressure": 0.01, "block_share": 0.005}
@@ -42,7 +43,7 @@ def offexchange_accumulation(inputs: Inputs, session: date) -> Output:
     )
     names = activity.filter(pl.col(SESSION) == session)["underlying"].unique().sort()
     window = _window(session, ACCUMULATION_SESSIONS)
-    values = {name: matrix(activity, names, name, window) for name in (*_FLOORS, "lit_close")}
+    values = session_matrices(names, activity, [*_FLOORS, "lit_close"], window)
     both = np.isfinite(values["core_share"]) & np.isfinite(values["pressure"])
     recent, base = both[:, -RECENT_SESSIONS:].sum(axis=1), both[:, :-RECENT_SESSIONS].sum(axis=1)
     enough = (recent >= MIN_RECENT) & (base >= MIN_BASE)
@@ -90,15 +91,15 @@ def offexchange_options_link(inputs: Inputs, session: date) -> Output:
     premium = inputs["daily_factors"]
     names = premium.filter(pl.col(SESSION) == session)["underlying"].unique().sort()
     window = _window(session, LINK_SESSIONS + 1)
-    pressure = matrix(inputs["offexchange_activity"], names, "pressure", window)
+    pressure = session_matrices(names, inputs["offexchange_activity"], ["pressure"], window)["pressure"]
     net = (pl.col("call_premium_usd") - pl.col("put_premium_usd")) / pl.col("premium_usd")
     leaning = premium.with_columns(leaning=pl.when(pl.col("premium_usd") > 0).then(net))
     signed = inputs.get("flow_factors")
     measured = {
-        "premium": matrix(leaning, names, "leaning", window),
+        "premium": session_matrices(names, leaning, ["leaning"], window)["leaning"],
         "signed_premium": np.full(pressure.shape, np.nan)
         if signed is None
-        else matrix(signed, names, "net_call_put_imbalance", window),
+        else session_matrices(names, signed, ["net_call_put_imbalance"], window)["net_call_put_imbalance"],
     }
     parts = [_link(names, pressure, measured[name], name, lag) for name in LINK_MEASURES for lag in LINK_LAGS]
     return Output({"offexchange_options_link": pl.concat(parts).with_columns(pl.col(pl.Float64).fill_nan(None))})
@@ -135,20 +136,6 @@ def _link(names: pl.Series, pressure: Float, options: Float, measure: str, lag: 
 def _window(session: date, count: int) -> list[date]:
     """The last `count` sessions of the calendar, the session included."""
     return sessions.sessions_between(session - timedelta(days=2 * count + 20), session)[-count:]
-
-
-def matrix(rows: pl.DataFrame, names: pl.Series, value: str, window: list[date]) -> Float:
-    """`value` as names x sessions of `window`; NaN where there is none."""
-    out = np.full((names.len(), len(window)), np.nan)
-    place = pl.DataFrame({SESSION: window, "column": range(len(window))}, schema={SESSION: pl.Date(), "column": pl.Int64()})
-    cells = (
-        rows.select("underlying", SESSION, value)
-        .filter(pl.col(value).is_not_null())
-        .join(pl.DataFrame({"underlying": names}).with_row_index("row"), on="underlying")
-        .join(place, on=SESSION)
-    )
-    out[cells["row"].to_numpy(), cells["column"].to_numpy()] = cells[value].to_numpy()
-    return out
 
 
 def _score(values: Float, floor: float, enough: Bool) -> Float:

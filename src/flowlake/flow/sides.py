@@ -6,12 +6,15 @@ other trade takes the last quote before it, be it from a file of quotes or besid
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
+from functools import reduce
 
 import numpy as np
 import polars as pl
 
 from flowlake.core.arrays import Bool, Float, Int
+from flowlake.datasets.matrices import floats
 from flowlake.datasets.model import Inputs, Output
 from flowlake.datasets.policies import UNREPORTED
 from flowlake.datasets.sides import QUOTE_SOURCES, SIDE_REASONS, SIDE_RULES, TRADE_SIDES, QuoteSource
@@ -52,14 +55,19 @@ def trade_sides(inputs: Inputs, session: date) -> Output:
 
 
 def _market(prints: pl.DataFrame, contract: Int, ts_ns: Int, inputs: Inputs) -> Nbbo:
-    found = nbbo.as_of(contract, ts_ns, (), max_age_ns=_MAX_AGE_NS)
+    answers = _answers(prints, contract, ts_ns, inputs)
+    first = next(answers, None)
+    return nbbo.as_of(contract, ts_ns, (), max_age_ns=_MAX_AGE_NS) if first is None else reduce(_filled, answers, first)
+
+
+def _answers(prints: pl.DataFrame, contract: Int, ts_ns: Int, inputs: Inputs) -> Iterator[Nbbo]:
+    """What each source says of every print, in the order of trust."""
     for source in QUOTE_SOURCES:
         if source.dataset in inputs:
             rows = _quoted(inputs[source.dataset], source, prints["contract"])
             if source.beside is not None:
-                found = _filled(found, _own(rows, source, source.beside, prints, contract, ts_ns))
-            found = _filled(found, nbbo.as_of(contract, ts_ns, (_quotes(rows, source),), max_age_ns=_MAX_AGE_NS))
-    return found
+                yield _own(rows, source, source.beside, prints, contract, ts_ns)
+            yield nbbo.as_of(contract, ts_ns, (_quotes(rows, source),), max_age_ns=_MAX_AGE_NS)
 
 
 def _quoted(table: pl.DataFrame, source: QuoteSource, contracts: pl.Series) -> pl.DataFrame:
@@ -75,38 +83,35 @@ def _own(
 ) -> Nbbo:
     """The quotes beside the prints themselves, none where equal prints of one moment have different ones beside them."""
     time, price, size = beside
-    quote = [source.bid, source.ask]
+    quote = [source.bid, source.ask, *(source.sizes or ())]
     key = [pl.col("number"), pl.col(time).alias("ts"), pl.col(price).alias("at"), pl.col(size).cast(pl.Float64).alias("many")]
-    sizes = source.sizes or ()
     own = (
-        rows.select(*key, pl.col(source.ts).alias("quoted"), *quote, *sizes)
+        rows.select(*key, pl.col(source.ts).alias("quoted"), *quote)
         .filter(pl.col("quoted") <= pl.col("ts"))
         .group_by("number", "ts", "at", "many", maintain_order=True)
-        .agg(pl.struct(quote).n_unique().alias("quotes"), pl.col("quoted", *quote, *sizes).last())
+        .agg(pl.struct(quote[:2]).n_unique().alias("quotes"), pl.col("quoted", *quote).last())
         .filter(pl.col("quotes") == 1)
     )
     wanted = pl.DataFrame({"number": contract, "ts": ts_ns, "at": prints["price"], "many": prints["size"].cast(pl.Float64)})
     met = wanted.join(own, on=wanted.columns, how="left", maintain_order="left")
-    has_quote = met["quoted"].is_not_null().to_numpy()
-    age_ns = np.where(has_quote, ts_ns - met["quoted"].fill_null(0).to_numpy(), -1)
+    age_ns = (met["ts"] - met["quoted"]).fill_null(-1).to_numpy()
     is_stale = age_ns > _MAX_AGE_NS
-    bid, ask = (np.where(is_stale | ~(_numbers(met[name]) > 0.0), np.nan, _numbers(met[name])) for name in quote)
-    bid_size, ask_size = (
-        (np.where(np.isnan(there), np.nan, _numbers(met[name])) for name, there in zip(sizes, (bid, ask), strict=True))
-        if sizes
-        else (np.full(age_ns.size, np.nan) for _ in range(2))
-    )
+    bid, ask, bid_size, ask_size = _quoted_at(met, source)
+    has_bid, has_ask = (~is_stale & (price > 0.0) for price in (bid, ask))
+    bid, bid_size = (np.where(has_bid, value, np.nan) for value in (bid, bid_size))
+    ask, ask_size = (np.where(has_ask, value, np.nan) for value in (ask, ask_size))
     return Nbbo(bid, ask, bid_size, ask_size, age_ns, is_stale)
 
 
 def _quotes(rows: pl.DataFrame, source: QuoteSource) -> Quotes:
-    prices = (_numbers(rows[name]) for name in (source.bid, source.ask))
-    sizes = (_numbers(rows[name]) for name in source.sizes) if source.sizes else (np.full(rows.height, np.nan) for _ in range(2))
-    return Quotes(rows["number"].to_numpy(), rows[source.ts].to_numpy() + source.known_after_ns, *prices, *sizes)
+    return Quotes(rows["number"].to_numpy(), rows[source.ts].to_numpy() + source.known_after_ns, *_quoted_at(rows, source))
 
 
-def _numbers(column: pl.Series) -> Float:
-    return column.cast(pl.Float64).fill_null(np.nan).to_numpy()
+def _quoted_at(rows: pl.DataFrame, source: QuoteSource) -> tuple[Float, Float, Float, Float]:
+    """Bid, ask and their sizes; NaN where the source has none."""
+    bid, ask = (floats(rows[name]) for name in (source.bid, source.ask))
+    bid_size, ask_size = (floats(rows[name]) for name in source.sizes) if source.sizes else (np.full(rows.height, np.nan),) * 2
+    return bid, ask, bid_size, ask_size
 
 
 def _filled(first: Nbbo, second: Nbbo) -> Nbbo:

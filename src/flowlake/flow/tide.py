@@ -10,7 +10,7 @@ import polars as pl
 from flowlake.datasets.flow_factors import SCOPES, SPOT_MINUTES
 from flowlake.datasets.model import UTC_NS, Inputs
 from flowlake.datasets.scored import OTM_DISTANCE
-from flowlake.flow.units import in_units
+from flowlake.flow.units import in_units, outwards
 
 _KEY = ("underlying_no", "ts_utc")
 _KINDS = ("premium", "known_premium", "iso_premium", "multi_leg_premium", "retail_premium")
@@ -40,8 +40,7 @@ def minute_sums(prints: pl.DataFrame, legs: pl.DataFrame, inputs: Inputs) -> pl.
     spots = _spots(named, legs, inputs)
     rows = named.join(spots, on=_KEY, how="left", maintain_order="left")
     is_call = pl.col("is_call")
-    outwards = (pl.col("strike") / pl.col("spot")).log() * pl.when(is_call).then(1.0).otherwise(-1.0)
-    is_otm = ((outwards >= OTM_DISTANCE) & ~pl.col("is_adjusted")).fill_null(False)
+    is_otm = ((outwards(is_call) >= OTM_DISTANCE) & ~pl.col("is_adjusted")).fill_null(False)
     shares = (pl.col("net_size") * pl.col("shares_each")).round().cast(pl.Int64)
     rows = rows.select(
         *_KEY,

@@ -88,10 +88,8 @@ class PartitionWriter:
         if not batch.rows:
             return
         self.rows += batch.rows
-        known = batch.columns[KNOWN_AT]
-        if isinstance(known, Plain):
-            newest = int(known.values.max())
-            self.known_last = newest if self.known_last is None else max(newest, self.known_last)
+        newest = int(batch.plain(KNOWN_AT).values.max())
+        self.known_last = newest if self.known_last is None else max(newest, self.known_last)
         self._held.append(batch)
         held = sum(part.rows for part in self._held)
         while held >= self._group_rows:

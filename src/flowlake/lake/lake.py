@@ -92,7 +92,7 @@ class Lake:
     def sql(self, query: str, parameters: Sequence[Any] | None = None, beside: Lake | None = None) -> pl.DataFrame:
         """The result of a DuckDB query over one view per dataset. `?` in the query takes `parameters`.
 
-        The views of another lake, `beside`, are in the schema `beside`.
+        The views of another lake, `beside`, are in the schema `beside`, limited as this lake is: a limit of its own does not count.
         """
         import duckdb
 

@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -206,7 +206,7 @@ def decide(task: Task, context: Context, result: StepResult) -> Decision:
         records = source.records
     else:
         reader = _reader(task, context)
-        gathered = _gather(task, reader, lambda name: context.is_held(name, session), context)
+        gathered = _gather(task, reader, context)
         if isinstance(gathered, str):
             return Decision("blocked", gathered)
         records = gathered
@@ -285,7 +285,7 @@ def _slice(read: Read) -> Slice:
     return Slice(DATASETS[read.dataset], read.sessions, read.lag, read.adjust, read.columns)
 
 
-def _gather(task: Task, reader: AsOfReader, is_held: Callable[[str], bool], context: Context) -> tuple[InputRecord, ...] | str:
+def _gather(task: Task, reader: AsOfReader, context: Context) -> tuple[InputRecord, ...] | str:
     """The record of every input that exists, or the reason why the step cannot run."""
     step = task.step
     found = {read.dataset: reader.record(_slice(read)) for read in step.reads}
@@ -296,7 +296,9 @@ def _gather(task: Task, reader: AsOfReader, is_held: Callable[[str], bool], cont
     if any(read.adjust for read in step.reads) and not reader.knows_actions:
         return "needs corporate_actions: without it earlier prices would not be brought to today's shares"
     if held := [
-        read.dataset for read in step.reads if read.waits_if_held and found[read.dataset] is None and is_held(read.dataset)
+        read.dataset
+        for read in step.reads
+        if read.waits_if_held and found[read.dataset] is None and context.is_held(read.dataset, task.session)
     ]:
         return f"waits for {', '.join(held)}, held in quarantine"
     if step.any_of and not any(_is_today(found.get(name), task.session) for name in step.any_of):

@@ -190,11 +190,7 @@ class Ingester:
         return InputRecord(f"bucket:{o.key}", str(session), str(session), o.sha256 or self._downloaded(o, result).sha256)
 
     def _session_table(self, objects: tuple[SourceObject, ...], result: StepResult) -> pl.DataFrame:
-        tables = []
-        for o in objects:
-            body, _ = self._fetch(o, result)
-            tables.append(feeds.parse(_feed(o.key), o.key, body))
-        return pl.concat(tables)
+        return pl.concat([self._parsed(o, result) for o in objects])
 
     def _reference_source(self, objects: tuple[SourceObject, ...], session: date, result: StepResult) -> Source:
         """A reference file is recorded by the rows that were known, never as a whole: later rows change nothing."""
@@ -208,8 +204,7 @@ class Ingester:
     def _reference_table(self, o: SourceObject, result: StepResult) -> pl.DataFrame:
         key = (o.key, o.etag)
         if key not in self._reference:
-            body, _ = self._fetch(o, result)
-            self._reference[key] = feeds.parse(_feed(o.key), o.key, body)
+            self._reference[key] = self._parsed(o, result)
         return self._reference[key]
 
     def hashes(self, objects: Iterable[SourceObject]) -> list[list[str]]:
@@ -244,10 +239,8 @@ class Ingester:
         self._scratch.folder.mkdir(parents=True, exist_ok=True)
         return self._scratch.folder
 
-    def _fetch(self, o: SourceObject, result: StepResult) -> tuple[bytes, str]:
-        """The object's bytes and their hash."""
-        download = self._downloaded(o, result)
-        return download.path.read_bytes(), download.sha256
+    def _parsed(self, o: SourceObject, result: StepResult) -> pl.DataFrame:
+        return feeds.parse(_feed(o.key), o.key, self._downloaded(o, result).path.read_bytes())
 
     def _downloaded(self, o: SourceObject, result: StepResult) -> Download:
         """The object on disk; fetched once, however often it is asked for before it is used."""
@@ -317,7 +310,7 @@ def _refuse_doubled(table: pl.DataFrame, ds: Dataset, session: date) -> None:
     if "ticker" not in table.columns:
         return
     tickers = table.get_column("ticker").unique().sort().head(DOUBLED_TICKERS)
-    sample = _Sample(table.height)
+    sample = _Sample()
     sample.add(table.filter(pl.col("ticker").is_in(tickers.implode())))
     sample.refuse_doubled(ds, session)
 
@@ -326,14 +319,12 @@ def _refuse_doubled(table: pl.DataFrame, ds: Dataset, session: date) -> None:
 class _Sample:
     """All rows of a few tickers, counted with and without their repetitions."""
 
-    table_rows: int = 0
     rows: int = 0
     distinct: int = 0
     tickers: int = 0
 
     def take(self, batch: Batch, ds: Dataset) -> None:
         """The rows of the next tickers, which come in order and whole."""
-        self.table_rows += batch.rows
         if self.tickers < DOUBLED_TICKERS:
             rows = int(batch.runs("ticker").lengths[: DOUBLED_TICKERS - self.tickers].sum())
             self.add(to_frame(part(batch, 0, rows), ds))
@@ -345,7 +336,7 @@ class _Sample:
 
     def refuse_doubled(self, ds: Dataset, session: date) -> None:
         ratio = self.rows / max(self.distinct, 1)
-        if self.table_rows >= DOUBLED_MIN_ROWS and self.rows >= DOUBLED_MIN_ROWS and ratio >= DOUBLED_RATIO:
+        if self.rows >= DOUBLED_MIN_ROWS and ratio >= DOUBLED_RATIO:
             raise BadInputError(
                 f"{ds.name} {session}",
                 "doubled_file",

@@ -104,13 +104,14 @@ def reproduce(
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowlake-reproduce-")))
         folder = scratch / "lake" if keep is None else _new_folder(keep, store)
+        config = json.loads(row["config"])
         told = replace(
             settings,
             lake=str(folder),
             scratch=str(scratch / "downloads"),
             skip_feeds=_skipped(row, settings),
-            flow=thresholds(json.loads(row["config"])),
-            condition_policy=json.loads(row["config"]).get("condition_policy", Settings.condition_policy),
+            flow=thresholds(config),
+            condition_policy=config.get("condition_policy", Settings.condition_policy),
         )
         rebuilding = _Rebuilding(store, told, past, wanted, folder)
         made = Reproduction(row["run_id"], _other_versions(row), past.adopted, folder="" if keep is None else str(folder))

@@ -71,13 +71,7 @@ def with_dates(key: str, frame: pl.DataFrame, column: str, formats: Sequence[str
     text = pl.col(column).str.strip_chars()
     tried = [text.str.to_date(form, strict=False) for form in formats]
     dates = pl.coalesce(pl.when(day.is_between(FIRST_DATE, LAST_DATE)).then(day) for day in tried)
-    typed = frame.with_columns(dates.alias("_date"))
-    wrong = typed.filter(pl.col("_date").is_null())
-    if wrong.height:
-        row = wrong["row"][0]
-        what = f"line {row + 2}: column {column} holds {str(wrong[column][0])[:40]!r}, which is not {expected}"
-        raise BadInputError(f"{key}, row {row}", "bad_date", what, _CURE_VALUE)
-    return typed.drop(column).rename({"_date": column})
+    return _typed(key, frame, column, dates, "bad_date", f"not {expected}")
 
 
 def with_new_york_moments(key: str, frame: pl.DataFrame, column: str) -> pl.DataFrame:
@@ -90,13 +84,7 @@ def with_new_york_moments(key: str, frame: pl.DataFrame, column: str) -> pl.Data
     local = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="ns", strict=False)
     zoned = local.dt.replace_time_zone("America/New_York", ambiguous="null", non_existent="null")
     sane = pl.when(local.dt.date().is_between(FIRST_DATE, LAST_DATE)).then(zoned.dt.epoch("ns"))
-    typed = frame.with_columns(sane.alias("_moment"))
-    wrong = typed.filter(pl.col("_moment").is_null() & pl.col(column).is_not_null())
-    if wrong.height:
-        row = wrong["row"][0]
-        what = f"line {row + 2}: column {column} holds {str(wrong[column][0])[:40]!r}, which is no time in New York"
-        raise BadInputError(f"{key}, row {row}", "bad_time", what, _CURE_VALUE)
-    return typed.drop(column).rename({"_moment": column})
+    return _typed(key, frame, column, sane, "bad_time", "no time in New York")
 
 
 def with_moments(key: str, frame: pl.DataFrame, column: str) -> pl.DataFrame:
@@ -110,13 +98,19 @@ def with_moments(key: str, frame: pl.DataFrame, column: str) -> pl.DataFrame:
         return with_new_york_moments(key, frame, column)
     milliseconds = pl.col(column).str.strip_chars().cast(pl.Int64, strict=False)
     last = (LAST_DATE - FIRST_DATE).days * 86_400_000
-    typed = frame.with_columns(pl.when(milliseconds.is_between(0, last)).then(milliseconds * MILLISECOND).alias("_moment"))
-    wrong = typed.filter(pl.col("_moment").is_null() & pl.col(column).is_not_null())
+    sane = pl.when(milliseconds.is_between(0, last)).then(milliseconds * MILLISECOND)
+    return _typed(key, frame, column, sane, "bad_time", "no time in milliseconds since 1970")
+
+
+def _typed(key: str, frame: pl.DataFrame, column: str, values: pl.Expr, rule: str, verdict: str) -> pl.DataFrame:
+    """`frame` with `values` for the texts of `column`. BadInputError `rule` for the first text that has none; a null stays null."""
+    typed = frame.with_columns(values.alias("_typed"))
+    wrong = typed.filter(pl.col("_typed").is_null() & pl.col(column).is_not_null())
     if wrong.height:
         row = wrong["row"][0]
-        what = f"line {row + 2}: column {column} holds {str(wrong[column][0])[:40]!r}, which is no time in milliseconds since 1970"
-        raise BadInputError(f"{key}, row {row}", "bad_time", what, _CURE_VALUE)
-    return typed.drop(column).rename({"_moment": column})
+        what = f"line {row + 2}: column {column} holds {str(wrong[column][0])[:40]!r}, which is {verdict}"
+        raise BadInputError(f"{key}, row {row}", rule, what, _CURE_VALUE)
+    return typed.drop(column).rename({"_typed": column})
 
 
 def midnight_ns(day: date) -> int:
@@ -131,7 +125,8 @@ def check_moments(key: str, moments: pl.Series, file_date: date | None) -> None:
     inside = int(moments.is_between(midnight_ns(file_date), midnight_ns(file_date + timedelta(days=1)), closed="left").sum())
     if 2 * inside < moments.len():
         middle = pl.Series([moments.sort()[moments.len() // 2]]).cast(pl.Datetime("ns", "UTC"))
-        _refuse(key, moments.len() - inside, moments.len(), file_date, middle.dt.convert_time_zone("America/New_York").dt.date()[0])
+        seen = middle.dt.convert_time_zone("America/New_York").dt.date()[0]
+        _refuse(key, moments.len() - inside, moments.len(), f"{file_date} in New York", seen)
 
 
 def check_days(key: str, days: pl.Series, file_date: date | None) -> None:
@@ -140,9 +135,9 @@ def check_days(key: str, days: pl.Series, file_date: date | None) -> None:
         return
     inside = int((days == file_date).sum())
     if 2 * inside < days.len():
-        _refuse(key, days.len() - inside, days.len(), file_date, days.sort()[days.len() // 2])
+        _refuse(key, days.len() - inside, days.len(), str(file_date), days.sort()[days.len() // 2])
 
 
-def _refuse(key: str, outside: int, rows: int, file_date: date, middle: object) -> None:
-    what = f"{outside:,} of {rows:,} rows are not of {file_date} (the middle row is of {middle})"
+def _refuse(key: str, outside: int, rows: int, expected: str, middle: object) -> None:
+    what = f"{outside:,} of {rows:,} rows are not of {expected} (the middle row is of {middle})"
     raise BadInputError(key, "wrong_date", what, _CURE_DATE)

@@ -145,7 +145,7 @@ def _of_date(key: str, table: pl.DataFrame, clock: str, file_date: date | None, 
 def _read(
     key: str, body: bytes, file_date: date | None, schemas: tuple[str, ...], *, needs_symbols: bool = True
 ) -> tuple[str, _Records, pl.Series]:
-    """Schema, records and the symbol of each record (with its blanks).
+    """Schema, records and the symbol of each record (with its blanks; none without `needs_symbols`).
 
     Raises BadInputError: `empty_file`, `truncated_zstd`, `corrupt_zstd`, `not_dbn`, `wrong_dataset`, `wrong_schema`,
     `wrong_version`, `truncated_record`, `mixed_records`, `no_symbols`.
@@ -159,8 +159,10 @@ def _read(
         what = f"the file holds the schema {schema}, expected {' or '.join(schemas)}"
         raise BadInputError(key, "wrong_schema", what, "put the file under the key of its own schema")
     records = _records(key, memoryview(data)[start:], schema, _layout(schema, version), metadata.ts_out)
+    if not needs_symbols:
+        return schema, records, pl.Series(dtype=pl.String)
     symbols = _symbols(metadata, file_date)
-    if needs_symbols and not symbols:
+    if not symbols:
         what = "the header names no contract for the ids of its records"
         raise BadInputError(key, "no_symbols", what, "download the file with symbols resolved (stype_out instrument_id)")
     return schema, records, _looked_up(records["instrument_id"], symbols)

@@ -7,17 +7,16 @@ and some files spell `Ticker` with a capital. Rows have no unique key, so all ar
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, time, timedelta
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 
-from flowlake.core.errors import BadInputError
-from flowlake.core.sessions import at_et
 from flowlake.datasets import raw
 from flowlake.datasets.batch import Batch
 from flowlake.datasets.model import Dataset
 from flowlake.sources import tape
+from flowlake.sources.contracts import check_moments
 from flowlake.sources.table import as_declared, read_columns
 
 
@@ -69,25 +68,5 @@ def _session_table(
     key: str, body: bytes, file_date: date | None, dataset: Dataset, clock: str, optional: tuple[str, ...] = ()
 ) -> pl.DataFrame:
     frame = read_columns(key, body, dataset.columns, optional=optional)
-    if file_date is not None:
-        _check_date(key, frame.get_column(clock), file_date)
+    check_moments(key, frame.get_column(clock), file_date)
     return as_declared(frame, dataset)
-
-
-def _check_date(key: str, nanoseconds: pl.Series, file_date: date) -> None:
-    """Refuse a file most of whose rows lie on another New York date; a few stray rows are left for curation."""
-    first = _nanoseconds(file_date)
-    after = _nanoseconds(file_date + timedelta(days=1))
-    inside = int(((nanoseconds >= first) & (nanoseconds < after)).sum())
-    if 2 * (nanoseconds.len() - inside) > nanoseconds.len():
-        middle = int(nanoseconds.sort()[nanoseconds.len() // 2])
-        dated = pl.Series([middle]).cast(pl.Datetime("ns", "UTC")).dt.convert_time_zone("America/New_York").dt.date()[0]
-        what = (
-            f"{nanoseconds.len() - inside:,} of {nanoseconds.len():,} rows are not of {file_date} in New York "
-            f"(the middle row is of {dated})"
-        )
-        raise BadInputError(key, "wrong_date", what, "put the file under the key of its own date, and fetch the right one")
-
-
-def _nanoseconds(day: date) -> int:
-    return int(at_et(day, time(0)).timestamp()) * 1_000_000_000

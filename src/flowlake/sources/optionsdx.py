@@ -50,7 +50,7 @@ def option_eod(key: str, body: bytes, file_date: date | None) -> pl.DataFrame:
     row is not of the month in the key, or of no session.
     """
     columns, optional = _columns()
-    frame = read_columns(key, _plain_header(key, plain_text(key, body)), columns, optional=optional)
+    frame = read_columns(key, _plain_header(plain_text(key, body)), columns, optional=optional)
     for name in ("quote_date", "expire_date"):
         frame = with_dates(key, frame, name, ("%Y-%m-%d",), "a date YYYY-MM-DD")
     _check_month(key, frame)
@@ -67,14 +67,15 @@ def option_eod(key: str, body: bytes, file_date: date | None) -> pl.DataFrame:
 
 def _check_month(key: str, frame: pl.DataFrame) -> None:
     month = _MONTH.findall(key)[-1]
-    fits = [f"{day:%Y%m}" == month and is_session(day) for day in frame["quote_date"]]
-    if not all(fits):
-        row = fits.index(False)
-        what = f"line {row + 2}: {frame['quote_date'][row]} is no session of {month[:4]}-{month[4:]}, which the key names"
+    outside = [day for day in frame["quote_date"].unique() if f"{day:%Y%m}" != month or not is_session(day)]
+    wrong = frame.filter(pl.col("quote_date").is_in(pl.Series(outside, dtype=pl.Date).implode()))
+    if wrong.height:
+        row = wrong["row"][0]
+        what = f"line {row + 2}: {wrong['quote_date'][0]} is no session of {month[:4]}-{month[4:]}, which the key names"
         raise BadInputError(f"{key}, row {row}", "wrong_date", what, "put the file under the key of its own month")
 
 
-def _plain_header(key: str, text: bytes) -> bytes:
+def _plain_header(text: bytes) -> bytes:
     """The text with `QUOTE_DATE` for ` [QUOTE_DATE]` in its first line, and no blank before a cell."""
     header, _, rows = text.partition(b"\n")
     return header.replace(b"[", b"").replace(b"]", b"").replace(b" ", b"") + b"\n" + rows.replace(b", ", b",")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, time, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from isal import isal_zlib
 from isal.igzip_lib import IsalError
 from numpy.typing import NDArray
 
-from flowlake.core.sessions import at_et
 from flowlake.datasets.batch import Batch, Coded, Plain, Runs, WholeTableNeededError
 from flowlake.datasets.model import KNOWN_AT
 from flowlake.sources import _tape
 from flowlake.sources._words import WORD
+from flowlake.sources.contracts import midnight_ns
 from flowlake.sources.text import GZIP_MAGIC
 
 BATCH_ROWS = 262_144
@@ -63,7 +63,7 @@ def option_trades(pieces: Iterable[bytes], file_date: date | None) -> Iterator[B
     `pieces` are those of a plain or gzipped file. Raises WholeTableNeededError, after batches were given too.
     """
     rows = _Rows()
-    first, after = (0, 0) if file_date is None else (_nanoseconds(file_date), _nanoseconds(file_date + timedelta(days=1)))
+    first, after = (0, 0) if file_date is None else (midnight_ns(file_date), midnight_ns(file_date + timedelta(days=1)))
     inside = total = 0
     for lines in _whole_lines(_inflated(pieces)):
         if not rows.has_layout:
@@ -86,10 +86,6 @@ def option_trades(pieces: Iterable[bytes], file_date: date | None) -> Iterator[B
 def _between(batch: Batch, first: int, after: int) -> int:
     moments = batch.plain("sip_timestamp").values
     return int(np.count_nonzero((moments >= first) & (moments < after)))
-
-
-def _nanoseconds(day: date) -> int:
-    return int(at_et(day, time(0)).timestamp()) * 1_000_000_000
 
 
 def _inflated(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -261,7 +257,7 @@ class _Rows:
         self._ticker_text[: end - first] = self._ticker_text[first:end].copy()
         self._ticker_ends[:2] = 0, end - first
         self._run_starts[0] = 0
-        self._state[:2] = left, 1
+        self._state[:] = left, 1, bool(np.any(np.diff(self._columns.sip[:left]) < 0))
 
     def _made(self, rows: int, tickers: int) -> Batch:
         columns = self._columns.part(0, rows)
