@@ -1,6 +1,6 @@
 # The only task runner. Every target sets up what it needs: uv in .uv, the environment in .venv, both inside the checkout.
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test lint bench render clean
+.PHONY: help demo airflow test fuzz lint bench render clean
 
 PYTHON ?= python3
 UV_VERSION := 0.13.8
@@ -27,6 +27,9 @@ airflow: $(STAMP) ## Airflow with the DAGs on a synthetic market (or on FLOWLAKE
 
 test: $(STAMP) ## all tests
 	$(RUN) -m pytest -n 2 --no-loadscope-reorder
+
+fuzz: $(STAMP) ## the property tests on examples that nobody has seen, until one fails or five rounds are over
+	@for round in 1 2 3 4 5; do FLOWLAKE_HYPOTHESIS=fuzz $(RUN) -m pytest -q -n 2 tests/property tests/oracle || exit 1; done
 
 lint: $(STAMP) ## format, style, types, dependency direction, rendered files
 	.venv/bin/ruff format --check .

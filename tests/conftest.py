@@ -23,9 +23,11 @@ REAL_PARTS = {
 STARTS_AIRFLOW = frozenset({"test_nightly.py", "test_postgres.py", "test_ui.py", "test_local_airflow.py"})
 """Files whose tests start an Airflow: they run one after the other."""
 
-# Example by example a deadline would measure the machine, and on the first example the compiler.
-hypothesis.settings.register_profile("flowlake", deadline=None)
-hypothesis.settings.load_profile("flowlake")
+# Example by example a deadline would measure the machine, and on the first example the compiler. The same code passes or fails
+# the same way everywhere; `make fuzz` is where new examples are tried.
+hypothesis.settings.register_profile("flowlake", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("fuzz", deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("FLOWLAKE_HYPOTHESIS", "flowlake"))
 
 
 @pytest.fixture(scope="session")

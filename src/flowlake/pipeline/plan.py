@@ -134,7 +134,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "option_iv",
         Stage.FACTORS,
-        4,
+        5,
         "flowlake.factors.option_iv:option_iv",
         (
             _CONTRACTS,

@@ -99,6 +99,8 @@ RATE_BUMP = 1e-3
 # A last correction of the volatility is smaller than this, relative; the error of a secant goes with the product of the last two.
 LAST_STEP = 1e-5
 LAST_ERROR = 1e-10
+# And it is this much smaller than the one before: where the slope of the value jumps, corrections do not shrink so fast.
+SHRINKING = 0.01
 # Rounding of a price, relative to the sizes of its legs.
 NOISE = 1e-13
 
@@ -469,8 +471,8 @@ def solve(
     least = max(discount * right * (forward - strike), 0.0)
     most = discount * (forward if right > 0.0 else strike)
     if when != NEVER:
-        exercised = right * (spot - strike)
-        least = max(least, exercised + NOISE * (spot + strike))
+        floor = right * (spot - strike) + NOISE * (spot + strike)
+        least = max(least, floor)
         most = max(most, spot if right > 0.0 else strike)
     start = search_vol(price, forward, strike, years, right, discount)
     if price <= least or (when == NEVER and not start > 0.0) or price >= most - EPSILON * most:
@@ -489,6 +491,7 @@ def solve(
     slope = discount * forward * PHI_ZERO * math.exp(-0.5 * d1 * d1) * root
     previous, previous_error = math.nan, math.nan
     last = 1e-3 * guess
+    was_flat = False
     for iteration in range(200):
         european, premium = grid(work, spot, strike, years, guess, right, rate, dividend_yield, ahead, count, when, steps)
         error = european + premium - price
@@ -502,16 +505,19 @@ def solve(
             slope = (error - previous_error) / (guess - previous)
         following = guess - error / slope
         step = abs(following - guess)
-        if error == 0.0 or (step <= LAST_STEP * guess and step * last <= LAST_ERROR * guess * guess):
+        # Below the volatility at which waiting begins to pay the value is that of exercise, and has no slope.
+        flat = european + premium <= floor
+        small = step <= min(LAST_STEP * guess, SHRINKING * last) and step * last <= LAST_ERROR * guess * guess
+        if error == 0.0 or (small and not flat and not was_flat):
             return following if lo <= following <= hi and error != 0.0 else guess, OK
-        if not lo < following < hi or iteration > 40:
+        if flat or not lo < following < hi or iteration > 40:
             following = math.sqrt(max(lo, 0.5 * LOWEST_VOL) * hi)
         if hi < LOWEST_VOL:
             return math.nan, BELOW_INTRINSIC
         if hi - lo <= EPSILON * hi:
             return hi, OK
         last = abs(following - guess)
-        previous, previous_error = guess, error
+        previous, previous_error, was_flat = guess, error, flat
         guess = following
     return guess, OK
 

@@ -91,7 +91,9 @@ def implied_vol(
 ) -> Float:
     """Volatility at which `american.price` gives `price`; NaN where there is none (`implied_vol_reason` says why).
 
-    A price at the value of immediate exercise determines no volatility. Dividends and errors as in `price`.
+    A price at the value of immediate exercise determines no volatility. Next to it the price has a corner in the volatility, and
+    may by rounding have jumps of 2e-7 of the spot, which is then how exactly `american.price` gives the price back; elsewhere it
+    is 1e-9. Dividends and errors as in `price`.
     """
     shape, vol, _, _ = _solved(
         price, spot, strike, years, right, rate, dividend_yield, dividend_times, dividend_amounts, with_greeks=False
