@@ -13,7 +13,7 @@ import pytest
 import QuantLib as ql  # noqa: N813 - the name its own documentation uses
 
 from flowlake.core.arrays import Float
-from flowlake.quant import american
+from flowlake.quant import american, european
 
 TODAY = ql.Date(5, 1, 2026)
 SPOT = 100.0
@@ -152,3 +152,51 @@ def test_greeks(right: int, dividends: tuple[tuple[int, float], ...]) -> None:
         assert float(ours.vega) == pytest.approx((value(vol=0.31) - value(vol=0.29)) / 0.02, abs=0.1)
         assert float(ours.rho) == pytest.approx((value(rate=0.052) - value(rate=0.048)) / 0.004, abs=0.25)
         assert float(ours.theta) == pytest.approx((value(later=1) - value(later=-1)) * 365 / 2, abs=0.06)
+
+
+def quantlib_exposure_greeks(rows: dict[str, Float], i: int) -> tuple[float, float]:
+    """Vanna and charm by differences of QuantLib's prices, 1 % of the volatility and 2 % of the time to either side."""
+    strike, days, vol, right, rate, carry = (rows[name][i] for name in ("strike", "days", "vol", "right", "rate", "carry"))
+    near = max(1, int(0.02 * days))
+
+    def delta(vol: float, days: int) -> float:
+        high, low = (quantlib_option(strike, days, vol, int(right), rate, carry, spot=SPOT * bump).NPV() for bump in (1.002, 0.998))
+        return float((high - low) / (0.004 * SPOT))
+
+    vanna = (delta(1.01 * vol, int(days)) - delta(0.99 * vol, int(days))) / (0.02 * vol)
+    charm = (delta(vol, int(days) - near) - delta(vol, int(days) + near)) / (2 * near / 365)
+    return vanna, charm
+
+
+def test_vanna_and_charm() -> None:
+    """Also how much nearer they are than those of Black and Scholes, which know nothing of the boundary of exercise."""
+    rows = contracts(SAMPLE)
+    rows["days"] = np.maximum(rows["days"], 20.0)
+    terms = (SPOT, rows["strike"], rows["days"] / 365.0, rows["vol"], rows["right"], rows["rate"], rows["carry"])
+    ours, plain = american.exposure_greeks(*terms), european.greeks(*terms)
+    theirs = np.array([quantlib_exposure_greeks(rows, i) for i in range(SAMPLE)])
+    same = american.greeks(*terms)
+    np.testing.assert_array_equal(ours.delta, same.delta)
+    np.testing.assert_array_equal(ours.gamma, same.gamma)
+    for column, name in enumerate(("vanna", "charm")):
+        error = np.abs(getattr(ours, name) - theirs[:, column])
+        size = np.median(np.abs(theirs[:, column]))
+        assert np.median(error) < 2e-3 * size
+        # Beside the boundary of exercise both jump, and a difference smears the jump.
+        assert np.quantile(error, 0.95) < 0.1 * size
+        assert np.quantile(np.abs(getattr(plain, name) - theirs[:, column]), 0.95) > 4.0 * np.quantile(error, 0.95)
+
+
+@pytest.mark.parametrize("right", [1, -1])
+def test_charm_with_cash_dividends(right: int) -> None:
+    dividends, days = [(60, 1.5), (150, 1.0)], 200
+    for strike in (90.0, 100.0, 110.0):
+
+        def delta(later: int, k: float = strike) -> float:
+            moved = [(day - later, amount) for day, amount in dividends]
+            high, low = (quantlib_option(k, days - later, 0.3, right, 0.05, 0.01, moved, spot).NPV() for spot in (101.0, 99.0))
+            return float((high - low) / 2)
+
+        times, amounts = [day / 365 for day, _ in dividends], [amount for _, amount in dividends]
+        ours = american.exposure_greeks(SPOT, strike, days / 365, 0.3, right, 0.05, 0.01, times, amounts)
+        assert float(ours.charm) == pytest.approx((delta(8) - delta(-8)) * 365 / 16, abs=0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import Any
 
 import polars as pl
@@ -11,7 +12,7 @@ import pytest
 from flowlake.datasets import curated
 from flowlake.datasets.volatility import EXPOSURES
 from flowlake.factors.daily import daily_factors
-from flowlake.quant import european, exposure
+from flowlake.quant import american, european, exposure
 from unit.test_factors_daily import CALL, T, implied, interest, leg, master, run, smile, stock, table
 
 YEARS = 30 / 365
@@ -42,6 +43,32 @@ def test_vanna_and_charm_by_hand() -> None:
     charm = greeks.charm[0] * 1_000 - greeks.charm[1] * 400
     assert row["vanna_exposure_usd"] == pytest.approx(vanna * 100 * 100.0 * 0.01, rel=1e-9)
     assert row["charm_exposure_usd"] == pytest.approx(charm * 100 * 100.0 / 365, rel=1e-9)
+
+
+def test_american_contracts_with_dividends_by_hand() -> None:
+    """A long put and a call before an ex-date, on a forward that leaves a residual yield."""
+    rate, days, ex_day = 0.05, 360, 40
+    put, call = leg("P", 110.0, days), leg("C", 90.0, days)
+    rows = [{**row, "forward": 101.0} for row in smile(days, 0.2)]
+    contracts = master(*({**{k: r[k] for k in CALL}, "exercise": "american"} for r in (*rows, put, call)))
+    paid = {"underlying": "XYZ", "ex_date": T + timedelta(days=ex_day), "kind": "cash_dividend", "cash_amount_usd": 1.5}
+    inputs = {
+        **held((put, 300), (call, 200)),
+        "contracts": contracts.unique("contract", maintain_order=True),
+        "option_iv": implied(*rows),
+        "rates": table(curated.RATES, [{"tenor_days": 30, "rate": rate}]),
+        "corporate_actions": table(curated.CORPORATE_ACTIONS, [paid]),
+    }
+    row = run(**inputs)
+    # The ex-date begins with the regular session, six and a half hours before the option expires.
+    years, time = days / 365, (ex_day - 6.5 / 24) / 365
+    carry = rate - math.log(101.0 / (100.0 - 1.5 * math.exp(-rate * time))) / years
+    greeks = american.exposure_greeks(100.0, [110.0, 90.0], years, 0.2, [-1, 1], rate, carry, [time], [1.5])
+    for name, per in (("gamma", 100.0**2 * 0.01), ("vanna", 100.0 * 0.01), ("charm", 100.0 / 365)):
+        values = getattr(greeks, name)
+        assert row[f"{name}_exposure_usd"] == pytest.approx((values[1] * 200 - values[0] * 300) * 100 * per, rel=1e-9)
+    plain = european.greeks(100.0, 110.0, years, 0.2, -1, math.log(1.01) / years)
+    assert not math.isclose(float(plain.gamma), float(greeks.gamma[0]), rel_tol=0.1)
 
 
 def test_the_total_changes_its_sign_at_the_flip() -> None:

@@ -234,6 +234,31 @@ def test_shapes_and_order_of_dividends() -> None:
     np.testing.assert_array_equal(one, american.price(100.0, STRIKE, 0.5, 0.3, 1, 0.04, 0.0, TIMES[::-1], AMOUNTS[::-1]))
 
 
+def test_what_is_exercised_now_has_nothing_but_delta() -> None:
+    found = american.exposure_greeks(100.0, [160.0, 40.0], 0.5, 0.2, [-1, 1], 0.05, [0.0, 0.2])
+    np.testing.assert_array_equal(np.array(found), [[-1.0, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+
+
+def test_exposure_greeks_of_what_is_never_exercised_early_are_those_of_the_formula() -> None:
+    """A call whose dividend is less than the interest on its strike; what is set apart for it grows as time passes."""
+    ours = american.exposure_greeks(100.0, STRIKE, 0.5, 0.3, 1, 0.05, 0.0, [0.2], [0.3])
+    aside = 0.3 * math.exp(-0.05 * 0.2)
+    plain = european.greeks(100.0 - aside, STRIKE, 0.5, 0.3, 1, 0.05)
+    for name in ("delta", "gamma", "vanna"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(plain, name), rtol=1e-12)
+    later, earlier = (
+        european.greeks(100.0 - 0.3 * math.exp(-0.05 * (0.2 - dt)), STRIKE, 0.5 - dt, 0.3, 1, 0.05).delta for dt in (1e-5, -1e-5)
+    )
+    np.testing.assert_allclose(ours.charm, (later - earlier) / 2e-5, rtol=1e-6, atol=1e-6)
+
+
+def test_charm_does_not_look_beyond_an_ex_date() -> None:
+    """Tomorrow's dividend is worth exercising a call for; with the ex-date behind, another option would be valued."""
+    near = american.exposure_greeks(100.0, 90.0, 0.5, 0.25, 1, 0.03, 0.0, [1 / 365], [2.0])
+    before, now = (american.greeks(100.0, 90.0, 0.5 + dt, 0.25, 1, 0.03, 0.0, [1 / 365 + dt], [2.0]).delta for dt in (0.025, 0.0))
+    assert float(near.charm) == pytest.approx(float(now - before) / 0.025, abs=0.05)
+
+
 def test_a_price_next_to_that_of_exercise_is_inverted() -> None:
     """A dividend two seconds away, on a call that one would exercise today but for a thousandth of a cent.
 

@@ -458,7 +458,8 @@ _EXPOSURE = (
     _factor(
         "gamma_exposure_usd",
         "Sum of sign x gamma x open interest x multiplier x spot^2 x 0.01, the naive dealer convention: long calls (+1), short "
-        "puts (-1). Gamma uses the contract's volatility, else its expiry's smile. Contracts that outlive the session.",
+        "puts (-1). Gamma uses the contract's volatility, else its expiry's smile, with early exercise for American contracts. "
+        "Contracts that outlive the session.",
         "open interest, a spot, and a smile for expiries that hold at least half of the open interest",
         "USD per 1 % move of the underlying",
     ),
@@ -476,8 +477,8 @@ _EXPOSURE = (
     ),
     _factor(
         "gamma_flip",
-        "Price of the underlying at which gamma_exposure_usd, repriced with each contract's volatility held, changes its sign; of "
-        "several between half and one and a half times the spot the nearest in logarithms.",
+        "Price of the underlying at which gamma_exposure_usd, repriced by Black and Scholes with each contract's volatility held, "
+        "changes its sign; of several between half and one and a half times the spot the nearest in logarithms.",
         "what gamma_exposure_usd needs, and a change of sign",
         "USD per share",
         checks=_POSITIVE,

@@ -39,7 +39,9 @@ def daily_factors(inputs: Inputs, session: date) -> Output:
     all_smiles = smiles(implied, session)
     positions = open_positions(inputs, session)
     latest = latest_positions(positions)
-    held = valued(latest, spots, contracts, implied, all_smiles).join(latest.select("contract", "which"), on="contract", how="left")
+    held = valued(latest, spots, contracts, implied, all_smiles, inputs, session).join(
+        latest.select("contract", "which"), on="contract", how="left"
+    )
     traded = flows.filter((pl.col("volume") > 0) & (pl.col("expiry") > session)).rename({"volume": "quantity"})
     parts = [
         flow_factors(flows, session),
@@ -52,7 +54,7 @@ def daily_factors(inputs: Inputs, session: date) -> Output:
         mispricing_factors(implied, spots, inputs, session),
         open_interest_totals(positions),
         exposure_factors(held, session),
-        gamma_total(valued(traded, spots, contracts, implied, all_smiles), "gamma_traded_usd"),
+        gamma_total(valued(traded, spots, contracts, implied, all_smiles, inputs, session), "gamma_traded_usd"),
     ]
     rows = spots
     for part in parts:

@@ -1,4 +1,4 @@
-"""What the right to exercise early changes: what calls and puts are worth against each other, and the volatility of a price.
+"""What the right to exercise early changes: calls against puts, the volatility of a price, and how a position responds.
 
 Everything here holds the forward fixed: what rate and dividends leave unexplained of it is a residual yield, so that an American
 volatility and a European one rest on the same forward.
@@ -6,7 +6,8 @@ volatility and a European one rest on the same forward.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -36,6 +37,9 @@ class Solution(NamedTuple):
     vega: Float
     theta: Float
     reason: Float
+
+
+Columns = TypeVar("Columns", Solution, american.ExposureGreeks)
 
 
 class Dividends(NamedTuple):
@@ -138,15 +142,33 @@ def european_solution(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
 
 def american_solution(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
     """Every contract as one that may be exercised early."""
-    if rows.is_empty():
-        return _american_part(rows, schedule)
-    return Solution(
-        *(
-            np.concatenate(parts)
-            for parts in zip(
-                *(_american_part(rows[start : start + CHUNK], schedule) for start in range(0, rows.height, CHUNK)), strict=True
-            )
-        )
+    return _by_chunks(_american_part, rows, schedule)
+
+
+def exposure_greeks(rows: pl.DataFrame, schedule: pl.DataFrame) -> american.ExposureGreeks:
+    """Of rows with `exercise`, `spot`, `forward`, `strike`, `right`, `years`, `vol` and `rate`; NaN where one is missing."""
+    return _by_chunks(_exposure_part, rows, schedule)
+
+
+def _by_chunks(compute: Callable[[pl.DataFrame, pl.DataFrame], Columns], rows: pl.DataFrame, schedule: pl.DataFrame) -> Columns:
+    parts = [compute(rows[start : start + CHUNK], schedule) for start in range(0, max(rows.height, 1), CHUNK)]
+    return type(parts[0])(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _exposure_part(rows: pl.DataFrame, schedule: pl.DataFrame) -> american.ExposureGreeks:
+    spot, forward, strike, years, vol, rate = (array(rows, name) for name in ("spot", "forward", "strike", "years", "vol", "rate"))
+    right, dividends = rights(rows), dividends_ahead(rows, schedule)
+    yields = residual_yields(forward, spot, years, rate, dividends)
+    early = (rows["exercise"] == "american").fill_null(False).to_numpy()
+    terms = (spot, strike, years, vol, right, rate, yields, *dividends)
+    aside = dividends.present_value(rate)
+    plain = european.greeks(*(term[~early] for term in (spot - aside, strike, years, vol, right, rate, yields)))
+    # As time passes what is set apart for dividends earns interest, at the cost of the rest of the spot.
+    charm = plain.charm - (rate * aside)[~early] * plain.gamma
+    return merged(
+        early,
+        american.exposure_greeks(*(term[early] for term in terms)),
+        american.ExposureGreeks(plain.delta, plain.gamma, plain.vanna, charm),
     )
 
 
@@ -163,14 +185,14 @@ def _american_part(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
     return Solution(found.iv, found.delta, found.gamma, found.vega, found.theta, reason)
 
 
-def merged(where: Bool, first: Solution, second: Solution) -> Solution:
+def merged(where: Bool, first: Columns, second: Columns) -> Columns:
     """`first` in the rows `where`, `second` in the others, each in its order."""
     columns = []
     for a, b in zip(first, second, strict=True):
         column = np.empty(where.size)
         column[where], column[~where] = a, b
         columns.append(column)
-    return Solution(*columns)
+    return type(first)(*columns)
 
 
 def rights(rows: pl.DataFrame) -> Float:

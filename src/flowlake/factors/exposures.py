@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from flowlake.core.arrays import Float
 from flowlake.datasets.factors import SHORT_DAYS, SQUEEZE_REACH
+from flowlake.datasets.model import Inputs
 from flowlake.datasets.scored import OTM_DISTANCE
 from flowlake.datasets.volatility import EXPOSURES
+from flowlake.factors.carry import cash_dividends, rate_at
+from flowlake.factors.early_exercise import array, exposure_greeks, rights
 from flowlake.factors.smiles import Smile
-from flowlake.quant import european, exposure
+from flowlake.quant import exposure
 
 MIN_COVERAGE = 0.5
 """Share of the contracts held, or traded, whose expiries must have a smile."""
@@ -33,16 +35,17 @@ def latest_positions(positions: pl.DataFrame) -> pl.DataFrame:
 
 
 def valued(
-    held: pl.DataFrame, spots: pl.DataFrame, contracts: pl.DataFrame, implied: pl.DataFrame, smiles: list[Smile]
-) -> pl.DataFrame:
+    held: pl.DataFrame, spots: pl.DataFrame, contracts: pl.DataFrame, implied: pl.DataFrame, smiles: list[Smile],
+    inputs: Inputs, session: date,
+) -> pl.DataFrame:  # fmt: skip
     """`held` (`contract`, `underlying`, `root`, `expiry`, `right`, `strike`, `quantity`) with what values it at the close.
 
-    Adds `multiplier`, `spot`, `years`, `vol`, `rate` and the greeks per share. Every contract has its own volatility, else its
-    expiry's smile; null without a smile or a spot, and for a contract that delivers something else than the underlying. The rate
-    carries the spot to the smile's forward: sensitivities to the spot need no more than that.
+    Adds `multiplier`, `spot`, `years`, `vol`, `carry` (forward over spot) and the greeks per share. Every contract has its own
+    volatility, else its expiry's smile; null without a smile or a spot, and for a contract that delivers something else than the
+    underlying. The greeks stand on the smile's forward, with the rates and the cash dividends of `inputs`.
     """
     terms = contracts.group_by("root", "expiry").agg(
-        pl.col("expires_utc").max(), pl.col("multiplier").max(), pl.col("is_adjusted").any()
+        pl.col("expires_utc", "multiplier", "exercise").max(), pl.col("is_adjusted").any()
     )
     # With the strike: the text of a contract from before a split names another contract now.
     own = implied.filter(pl.col("quality") == "ok").select("contract", "strike", "iv")
@@ -53,10 +56,20 @@ def valued(
         .join(own, on=["contract", "strike"], how="left")
         .sort("underlying", "expires_utc", "contract")
     )
+    rows = _on_smiles(rows, smiles)
+    years = array(rows, "years")
+    rate, _ = rate_at(np.nan_to_num(years), inputs)
+    on_forward = rows.with_columns((pl.col("spot") * pl.col("carry")).alias("forward"), pl.Series("rate", rate))
+    found = exposure_greeks(on_forward, cash_dividends(inputs, session))
+    greeks = (pl.Series(name, getattr(found, name)).fill_nan(None) for name in _GREEKS)
+    return rows.drop("iv", "expires_utc", "exercise").with_columns(greeks).sort("underlying", "contract")
+
+
+def _on_smiles(rows: pl.DataFrame, smiles: list[Smile]) -> pl.DataFrame:
+    """Adds `years`, `carry` and `vol`; `rows` are in order of underlying and expiry."""
     by_expiry = {(smile.underlying, smile.expires_utc): smile for smile in smiles}
-    years, vol, rate = (np.full(rows.height, np.nan) for _ in range(3))
-    sound = (~rows["is_adjusted"].fill_null(True) & rows["spot"].is_not_null()).to_numpy()
-    strike, spot, iv = (_numbers(rows, name) for name in ("strike", "spot", "iv"))
+    years, carry, vol = (np.full(rows.height, np.nan) for _ in range(3))
+    strike, spot, iv = (array(rows, name) for name in ("strike", "spot", "iv"))
     end = 0
     for underlying, expires, count in rows.group_by("underlying", "expires_utc", maintain_order=True).len().iter_rows():
         smile = by_expiry.get((underlying, expires))
@@ -64,26 +77,16 @@ def valued(
         end += count
         if smile is None:
             continue
-        years[group], rate[group] = smile.years, np.log(smile.carry) / smile.years
+        years[group], carry[group] = smile.years, smile.carry
         read = smile.vol_at(np.log(strike[group] / (spot[group] * smile.carry)))
         vol[group] = np.where(np.isnan(iv[group]), read, iv[group])
-    vol = np.where(sound, vol, np.nan)
-    found = european.greeks(spot, strike, years, vol, rights(rows), rate)
-    columns = {"years": years, "vol": vol, "rate": rate, **{name: getattr(found, name) for name in _GREEKS}}
-    found_columns = (pl.Series(name, values).fill_nan(None) for name, values in columns.items())
-    return rows.drop("iv", "expires_utc").with_columns(found_columns).sort("underlying", "contract")
-
-
-def rights(rows: pl.DataFrame) -> Float:
-    return np.where((rows["right"] == "C").to_numpy(), 1.0, -1.0)
-
-
-def _numbers(rows: pl.DataFrame, name: str) -> Float:
-    return rows[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    sound = (~rows["is_adjusted"].fill_null(True) & rows["spot"].is_not_null()).to_numpy()
+    columns = {"years": years, "carry": carry, "vol": np.where(sound, vol, np.nan)}
+    return rows.with_columns(pl.Series(name, values).fill_nan(None) for name, values in columns.items())
 
 
 def _dollars(positions: pl.DataFrame, greek: str, convention: str = "long_calls_short_puts") -> pl.Series:
-    quantity, spot, multiplier, value = (_numbers(positions, name) for name in ("quantity", "spot", "multiplier", greek))
+    quantity, spot, multiplier, value = (array(positions, name) for name in ("quantity", "spot", "multiplier", greek))
     dollars = _DOLLARS[greek](value, quantity, spot, rights(positions), multiplier, convention)
     return pl.Series(f"{greek}_usd", dollars).fill_nan(None)
 
@@ -123,7 +126,7 @@ def _flips(positions: pl.DataFrame) -> pl.DataFrame:
     priced = positions.filter(pl.col("vol").is_not_null())
     for (underlying,), rows in priced.group_by("underlying", maintain_order=True):
         spot = float(rows["spot"][0])
-        strike, years, vol, quantity = (_numbers(rows, name) for name in ("strike", "years", "vol", "quantity"))
+        strike, years, vol, quantity = (array(rows, name) for name in ("strike", "years", "vol", "quantity"))
         flips = exposure.gamma_flip(
             spot,
             strike,
@@ -131,8 +134,8 @@ def _flips(positions: pl.DataFrame) -> pl.DataFrame:
             vol,
             quantity,
             rights(rows),
-            _numbers(rows, "rate"),
-            multiplier=_numbers(rows, "multiplier"),
+            np.log(array(rows, "carry")) / years,
+            multiplier=array(rows, "multiplier"),
             points=FLIP_POINTS,
         )
         nearest = float(flips[np.argmin(np.abs(np.log(flips / spot)))]) if flips.size else None
@@ -149,7 +152,7 @@ def _pains(positions: pl.DataFrame, session: date) -> pl.DataFrame:
     open_ = positions.filter((pl.col("quantity") > 0) & ~pl.col("is_adjusted").fill_null(True))
     nearest = open_.filter(pl.col("expiry") == pl.col("expiry").min().over("underlying"))
     for (underlying,), rows in nearest.group_by("underlying", maintain_order=True):
-        held, is_call = _numbers(rows, "quantity"), rights(rows) > 0
+        held, is_call = array(rows, "quantity"), rights(rows) > 0
         pain = exposure.max_pain(rows["strike"].to_numpy(), np.where(is_call, held, 0.0), np.where(is_call, 0.0, held))
         spot = rows["spot"][0]
         distance = None if spot is None else pain / spot - 1.0

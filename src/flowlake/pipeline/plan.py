@@ -161,7 +161,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "daily_factors",
         Stage.FACTORS,
-        3,
+        4,
         "flowlake.factors.daily:daily_factors",
         (
             Read("option_iv", required=True),

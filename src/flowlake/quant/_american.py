@@ -96,6 +96,8 @@ VOL_BUMP = 0.05
 # Below this share of the value the difference that gives vega is taken to one side.
 SMALL_PREMIUM = 0.01
 RATE_BUMP = 1e-3
+# Half the width of the difference that gives charm, as a share of the time to expiry.
+TIME_BUMP = 0.05
 # A last correction of the volatility is smaller than this, relative; the error of a secant goes with the product of the last two.
 LAST_STEP = 1e-5
 LAST_ERROR = 1e-10
@@ -522,6 +524,16 @@ def solve(
     return guess, OK
 
 
+@inlined
+def slopes(work: Float, held: float) -> tuple[float, float]:
+    """First and second derivative to the spot of what early exercise adds, from PREMIUM on today's node and the two beside it."""
+    below, at, above = work[PREMIUM + CENTRE - 1], work[PREMIUM + CENTRE], work[PREMIUM + CENTRE + 1]
+    u = work[M + CENTRE + 1]
+    low, high = held / u, held * u
+    left, right = (at - below) / (held - low), (above - at) / (high - held)
+    return (left * (high - held) + right * (held - low)) / (high - low), 2.0 * (right - left) / (high - low)
+
+
 @part
 def differentiate(
     grid: Grid, out: Float, i: int, work: Float, spot: float, strike: float, years: float, vol: float, right: float,
@@ -553,18 +565,16 @@ def differentiate(
         exercised = right * (spot - strike)
         if not solved:
             grid(work, spot, strike, years, vol, right, rate, dividend_yield, ahead, count, when, steps)
-        below, at, above = work[PREMIUM + CENTRE - 1], work[PREMIUM + CENTRE], work[PREMIUM + CENTRE + 1]
-        u = work[M + CENTRE + 1]
+        at = work[PREMIUM + CENTRE]
         now += at
         if now - exercised <= NOISE * (spot + strike):
             out[0, i] = right
             for n in range(1, 5):
                 out[n, i] = 0.0
             return
-        low, high = held / u, held * u
-        left, ahead_of = (at - below) / (held - low), (above - at) / (high - held)
-        delta += (left * (high - held) + ahead_of * (held - low)) / (high - low)
-        gamma = max(gamma + 2.0 * (ahead_of - left) / (high - low), 0.0)
+        slope, bend = slopes(work, held)
+        delta += slope
+        gamma = max(gamma + bend, 0.0)
         bump = VOL_BUMP * vol
         _, more = grid(work, spot, strike, years, vol + bump, right, rate, dividend_yield, ahead, count, when, steps)
         less, width = at, bump
@@ -595,6 +605,87 @@ def fill_greeks(grid: Grid, out: Float, work: Float, ahead: Float, times: Float,
             count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
             if s > escrow(0.0, r, ahead, count):
                 differentiate(grid, out, i, work, s, k, t, v, sign, r, q, ahead, count, when, steps, False)
+
+
+@part
+def shifted_slope(
+    grid: Grid, work: Float, spot: float, strike: float, years: float, vol: float, right: float, rate: float,
+    dividend_yield: float, ahead: Float, count: int, when: int, steps: int, shift: float,
+) -> float:  # fmt: skip
+    """The delta of what early exercise adds when the expiry and all dividends are further away by `shift`."""
+    for m in range(count):
+        ahead[0, m] += shift
+    grid(work, spot, strike, years + shift, vol, right, rate, dividend_yield, ahead, count, when, steps)
+    slope, _ = slopes(work, spot - escrow(0.0, rate, ahead, count))
+    for m in range(count):
+        ahead[0, m] -= shift
+    return slope
+
+
+@part
+def expose(
+    grid: Grid, out: Float, i: int, work: Float, spot: float, strike: float, years: float, vol: float, right: float,
+    rate: float, dividend_yield: float, ahead: Float, count: int, when: int, steps: int,
+) -> None:  # fmt: skip
+    """Write delta, gamma, vanna and charm of one option with sound inputs into column i."""
+    aside = escrow(0.0, rate, ahead, count)
+    held = spot - aside
+    carry = rate - dividend_yield
+    s = vol * math.sqrt(years)
+    d1 = (log_moneyness(held, strike) + carry * years) / s + 0.5 * s
+    d2 = d1 - s
+    spread = math.exp(-dividend_yield * years)
+    density = spread * PHI_ZERO * math.exp(-0.5 * d1 * d1)
+    delta = right * spread * normal_cdf(right * d1)
+    gamma = density / (held * s)
+    vanna = -density * d2 / vol
+    # As time passes what is set apart earns interest, at the cost of the rest of the spot.
+    charm = dividend_yield * delta - density * (carry / s - 0.5 * d2 / years) - rate * aside * gamma
+    if when != NEVER:
+        european, premium = grid(work, spot, strike, years, vol, right, rate, dividend_yield, ahead, count, when, steps)
+        if european + premium - right * (spot - strike) <= NOISE * (spot + strike):
+            delta, gamma, vanna, charm = right, 0.0, 0.0, 0.0
+        else:
+            slope, bend = slopes(work, held)
+            delta += slope
+            gamma = max(gamma + bend, 0.0)
+            bump = VOL_BUMP * vol
+            grid(work, spot, strike, years, vol + bump, right, rate, dividend_yield, ahead, count, when, steps)
+            more, _ = slopes(work, held)
+            grid(work, spot, strike, years, vol - bump, right, rate, dividend_yield, ahead, count, when, steps)
+            less, _ = slopes(work, held)
+            vanna += (more - less) / (2.0 * bump)
+            bump = TIME_BUMP * years
+            before = shifted_slope(
+                grid, work, spot, strike, years, vol, right, rate, dividend_yield, ahead, count, when, steps, bump
+            )
+            if count > 0 and ahead[0, 0] <= bump:
+                # Later than an ex-date the option is another one.
+                charm += (slope - before) / bump
+            else:
+                after = shifted_slope(
+                    grid, work, spot, strike, years, vol, right, rate, dividend_yield, ahead, count, when, steps, -bump
+                )
+                charm += (after - before) / (2.0 * bump)
+    out[0, i] = delta
+    out[1, i] = gamma
+    out[2, i] = vanna
+    out[3, i] = charm
+
+
+@kernel
+def fill_exposure_greeks(
+    grid: Grid, out: Float, work: Float, ahead: Float, times: Float, amounts: Float, terms: Float
+) -> None:  # fmt: skip
+    """Write delta, gamma, vanna and charm into the rows of `out`; NaN where inputs are not sound. Arguments as in `fill_prices`."""
+    for i in range(out.shape[1]):
+        s, k, t, v, sign, r, q = terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], terms[6, i]
+        for n in range(4):
+            out[n, i] = math.nan
+        if sound(s, k, t, v, r, q):
+            count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
+            if s > escrow(0.0, r, ahead, count):
+                expose(grid, out, i, work, s, k, t, v, sign, r, q, ahead, count, when, steps)
 
 
 @kernel

@@ -33,9 +33,11 @@ HIGHEST_VOL = _american.HIGHEST_VOL
 __all__ = [
     "HIGHEST_VOL",
     "LOWEST_VOL",
+    "ExposureGreeks",
     "Greeks",
     "ImpliedVolGreeks",
     "ImpliedVolReason",
+    "exposure_greeks",
     "greeks",
     "implied_vol",
     "implied_vol_greeks",
@@ -52,6 +54,15 @@ class Greeks(NamedTuple):
     vega: Float
     theta: Float
     rho: Float
+
+
+class ExposureGreeks(NamedTuple):
+    """What exposures are made of, of one long American option per share; units as in `european.Greeks`."""
+
+    delta: Float
+    gamma: Float
+    vanna: Float
+    charm: Float
 
 
 def price(
@@ -145,6 +156,31 @@ def greeks(
     out = np.empty((len(Greeks._fields), arrays[0].size))
     _american.fill_greeks(_american.compiled_premiums(), out, *_scratch(times), *_rows(times, amounts, shape), np.stack(arrays))
     return Greeks(*(row.reshape(shape)[()] for row in out))
+
+
+def exposure_greeks(
+    spot: ArrayLike,
+    strike: ArrayLike,
+    years: ArrayLike,
+    vol: ArrayLike,
+    right: ArrayLike,
+    rate: ArrayLike,
+    dividend_yield: ArrayLike = 0.0,
+    dividend_times: ArrayLike | None = None,
+    dividend_amounts: ArrayLike | None = None,
+) -> ExposureGreeks:
+    """Delta, gamma, vanna and charm of a long option; NaN where `price` is NaN.
+
+    Delta and gamma are those of `greeks`. Vanna and charm add to those of the European formula how the delta of what early exercise
+    adds changes with the volatility and with time: central differences 5 % of the volatility, and of the time to expiry, to either
+    side, and only from before where an ex-date is nearer than that. Where exercise now is best, all but delta are zero.
+    """
+    times, amounts = _dividends(dividend_times, dividend_amounts)
+    shape, arrays = _broadcast(times, spot, strike, years, vol, checked_right(right), rate, dividend_yield)
+    out = np.empty((len(ExposureGreeks._fields), arrays[0].size))
+    rows, terms = _rows(times, amounts, shape), np.stack(arrays)
+    _american.fill_exposure_greeks(_american.compiled_premiums(), out, *_scratch(times), *rows, terms)
+    return ExposureGreeks(*(row.reshape(shape)[()] for row in out))
 
 
 def implied_vol_greeks(
