@@ -68,7 +68,7 @@ def measured(settings: Settings, name: str) -> tuple[float, float]:
         "FLOWLAKE_MAX_OBJECT_MB": str(settings.max_object_mb),
     }
     said = subprocess.run(
-        [sys.executable, __file__, "--step", name], env=os.environ | told, capture_output=True, text=True, check=True, timeout=900
+        [sys.executable, __file__, "--step", name], env=os.environ | told, capture_output=True, text=True, check=True, timeout=3000
     )
     status, detail, peak, seconds = json.loads(said.stdout.splitlines()[-1])
     if status not in ("built", "absent", "blocked"):

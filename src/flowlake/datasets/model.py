@@ -162,6 +162,8 @@ class Dataset:
     row_group_size: int = 131_072
     runs: tuple[str, ...] = ()
     """Columns that are constant over long runs of rows, of a dataset that is written in batches; see `batch`."""
+    in_parts: bool = False
+    """Large, and made of some underlyings at a time: a partition is written as they come."""
 
     @property
     def column_names(self) -> list[str]:

@@ -247,6 +247,7 @@ FLOW_PACKETS = Dataset(
     known=KnownAtDecision(),
     checks=(NotAbove("min_price", "max_price"), NotAbove("size", "contracts")),
     may_be_empty=True,
+    in_parts=True,
 )
 
 PACKET_PRINTS = Dataset(
@@ -270,6 +271,7 @@ PACKET_PRINTS = Dataset(
     sort_by=("print_no",),
     known=KnownAtDecision(),
     may_be_empty=True,
+    in_parts=True,
 )
 
 FLOW_RECEIPTS = Dataset(

@@ -7,8 +7,9 @@ from flowlake.quant._compile import kernel
 
 
 @kernel
-def fill_baselines(out: Float, histograms: Int, robust_from: float) -> None:
-    """Fill `out` (3, rows): centre and spread in bins, and the count. `histograms`: (rows, bins), whole counts.
+def fill_baselines(out: Float, histograms: Int, lowest: int, robust_from: float) -> None:
+    """Fill `out` (3, rows): centre and spread in bins, and the count. `histograms`: (rows, bins), whole counts, of bins from
+    `lowest` on: a row's figures do not depend on where the columns begin.
 
     From `robust_from` values on the lower median and the lower median of the distances from it, else mean and standard deviation;
     0 for an empty row.
@@ -39,14 +40,14 @@ def fill_baselines(out: Float, histograms: Int, robust_from: float) -> None:
                 if 2 * so_far >= count:
                     away = d
                     break
-            out[0, r], out[1, r] = median, away
+            out[0, r], out[1, r] = lowest + median, away
             continue
         total = 0.0
         for b in range(first, last + 1):
-            total += histograms[r, b] * float(b)
+            total += histograms[r, b] * float(lowest + b)
         mean = total / count
         square = 0.0
         for b in range(first, last + 1):
-            square += histograms[r, b] * (b - mean) ** 2
+            square += histograms[r, b] * (lowest + b - mean) ** 2
         out[0, r] = mean
         out[1, r] = (square / (count - 1)) ** 0.5 if count > 1 else 0.0

@@ -78,9 +78,9 @@ def read(trades: pl.DataFrame, sides: pl.DataFrame | None, volatility: pl.DataFr
     """Arrays of `option_trades`, with what `trade_sides` says of its rows and `option_iv` of its contracts.
 
     A partition is in order already; other frames are brought into the order of contract and time first. `sides` names prints by
-    `print_no`, so that it may lack some.
+    `print_no`, so that it may lack some; without that column the rows of `trades` are counted from 0.
     """
-    rows = trades.with_row_index("print_no")
+    rows = trades if "print_no" in trades.columns else trades.with_row_index("print_no")
     run = rows["contract"].rle_id().to_numpy()
     ts = rows["ts_utc"].to_physical().to_numpy()
     heads = _heads(rows, run)

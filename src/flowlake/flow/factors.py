@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
+from typing import NamedTuple
 
 import polars as pl
 
@@ -29,6 +30,7 @@ from flowlake.datasets.model import SESSION, Inputs, Output
 from flowlake.datasets.packets import PACKAGE_STRUCTURES, SINGLE_LEG_STRUCTURES
 from flowlake.datasets.policies import UNREPORTED
 from flowlake.datasets.scored import OTM_DISTANCE
+from flowlake.datasets.slices import ranges
 from flowlake.flow.profiles import flow_profiles
 from flowlake.flow.tide import flow_minutes, market_tide, minute_sums
 from flowlake.flow.units import TEN_THOUSANDTHS, in_units, outwards, scaled
@@ -41,9 +43,8 @@ def flow_factors(inputs: Inputs, session: date) -> Output:
     the one before), `equity_bars_1m` and `equity_bars_1d`.
     """
     legs = traded_contracts(inputs, session)
-    prints = signed_prints(inputs)
-    eligible = prints.filter(~pl.col("is_cancelled"))
-    by_contract = legs.join(_contract_sums(eligible), on="contract_no").sort("contract_no")
+    sums = _sums(inputs, legs)
+    by_contract = legs.join(sums.contracts, on="contract_no").sort("contract_no")
     packets = present(inputs, "flow_packets")
     volumes = _stock_volumes(inputs)
     rows = _underlying_factors(by_contract)
@@ -51,13 +52,13 @@ def flow_factors(inputs: Inputs, session: date) -> Output:
         if part is not None:
             rows = rows.join(part, on="underlying", how="left")
     rows = _per_stock_volume(_with_absent(rows, [column.name for column in FLOW_VALUES] + [*_RATIOS.values(), "stock_volume"]))
-    minutes = minute_sums(prints, legs, inputs)
+    minutes = sums.minutes.sort("underlying", "ts_utc")
     return Output(
         {
             FLOW_FACTORS.name: rows.with_columns(not_available(_reasons(inputs))).sort("underlying"),
             FLOW_MINUTES.name: flow_minutes(minutes),
             MARKET_TIDE.name: market_tide(minutes),
-            VENUE_FLOW.name: _venue_flow(eligible, legs),
+            VENUE_FLOW.name: _venue_flow(sums.venues, legs),
             FLOW_PROFILES.name: flow_profiles(minutes, packets),
         }
     )
@@ -111,24 +112,45 @@ def traded_contracts(inputs: Inputs, session: date) -> pl.DataFrame:
     )
 
 
-def signed_prints(inputs: Inputs) -> pl.DataFrame:
-    """The prints in the volume, in the order of `option_trades`, those that a later message cancelled among them.
+class Sums(NamedTuple):
+    """What the prints add up to: by contract, by underlying and minute, by underlying and venue."""
 
-    `contract_no`; `premium`; `net_premium` and `net_size`, times (2p - 1), 0 where the side is not known; `known_premium` and
-    `known_size`, `quoted_premium`, `reported_premium`, `multi_leg_premium`, `retail_premium`, `retail_known`, `retail_net`: the
-    parts of that kind.
+    contracts: pl.DataFrame
+    minutes: pl.DataFrame
+    venues: pl.DataFrame
+
+
+def _sums(inputs: Inputs, legs: pl.DataFrame) -> Sums:
+    """Added up some underlyings at a time: a row per print and figure would take more memory than the tape itself."""
+    trades, sides = inputs["option_trades"], present(inputs, "trade_sides")
+    numbered = trades.with_columns(pl.int_range(pl.len()).alias("print_no"), pl.col("contract").rle_id().alias("contract_no"))
+    parts = []
+    for start, end in ranges(trades["underlying"]):
+        of_part = None if sides is None else sides.filter(pl.col("print_no").is_between(start, end, closed="left"))
+        prints = signed_prints(numbered.slice(start, end - start), of_part)
+        eligible = prints.filter(~pl.col("is_cancelled"))
+        parts.append(Sums(_contract_sums(eligible), minute_sums(prints, legs, inputs), _venue_sums(eligible, legs)))
+    return Sums(*(pl.concat(tables) for tables in zip(*parts, strict=True)))
+
+
+def signed_prints(trades: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFrame:
+    """The prints in the volume, in their order, those that a later message cancelled among them.
+
+    `trades` has `print_no` and `contract_no` beside its columns. Gives `contract_no`; `premium`; `net_premium` and `net_size`,
+    times (2p - 1), 0 where the side is not known; `known_premium` and `known_size`, `quoted_premium`, `reported_premium`,
+    `multi_leg_premium`, `retail_premium`, `retail_known`, `retail_net`: the parts of that kind.
     """
-    trades = inputs["option_trades"]
     frame = trades.select(
         *_PRINT_COLUMNS,
+        "print_no",
         "in_volume",
         (pl.col("is_multi_leg") | pl.col("is_stock_tied")).alias("is_package"),
         (pl.col("is_auction") & ~pl.col("is_iso")).alias("is_retail"),
         pl.col("condition_group").ne_missing(UNREPORTED).alias("is_reported"),
         scaled(pl.col("premium_usd")).alias("premium"),
-        pl.col("contract").rle_id().cast(pl.Int64).alias("contract_no"),
+        pl.col("contract_no").cast(pl.Int64),
     )
-    frame = _with_sides(frame, present(inputs, "trade_sides")).filter("in_volume")
+    frame = _with_sides(frame, sides).filter("in_volume")
     is_known, weight = pl.col("buy_probability").is_not_null(), 2.0 * pl.col("buy_probability") - 1.0
     frame = frame.with_columns(
         (pl.col("premium") * weight).round().cast(pl.Int64).fill_null(0).alias("net_premium"),
@@ -153,13 +175,12 @@ def signed_prints(inputs: Inputs) -> pl.DataFrame:
 
 
 def _with_sides(prints: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFrame:
-    """With `buy_probability` and `has_quote` of `trade_sides`, by the print's place in the partition."""
+    """With `buy_probability` and `has_quote` of `trade_sides`, by `print_no`."""
     if sides is None:
         return prints.with_columns(pl.lit(None, dtype=pl.Float64).alias("buy_probability"), pl.lit(False).alias("has_quote"))
     has_quote = (pl.col("bid").is_not_null() & pl.col("ask").is_not_null()).alias("has_quote")
     known = sides.select(pl.col("print_no").cast(pl.Int64), "buy_probability", has_quote)
-    numbered = prints.with_row_index("print_no").with_columns(pl.col("print_no").cast(pl.Int64))
-    joined = numbered.join(known, on="print_no", how="left", maintain_order="left").drop("print_no")
+    joined = prints.join(known, on="print_no", how="left", maintain_order="left")
     return joined.with_columns(pl.col("has_quote").fill_null(False))
 
 
@@ -321,15 +342,18 @@ def _stock_volumes(inputs: Inputs) -> pl.DataFrame | None:
     return pl.concat(found).unique("underlying", keep="first", maintain_order=True) if found else None
 
 
-def _venue_flow(eligible: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:
-    """The table `venue_flow`."""
-    named = legs.select("underlying_no", "underlying").unique("underlying_no")
+def _venue_sums(eligible: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:
     summed = ("size", "premium", "net_premium", "net_size", "known_premium", "iso_premium", "retail_premium")
-    totals = (
+    return (
         eligible.select(legs["underlying_no"].gather(eligible["contract_no"]), "exchange", *summed)
         .group_by("underlying_no", "exchange")
         .agg(pl.len().cast(pl.Int64).alias("prints"), pl.col(summed).sum())
     )
+
+
+def _venue_flow(totals: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:
+    """The table `venue_flow`; `totals` are `_venue_sums`."""
+    named = legs.select("underlying_no", "underlying").unique("underlying_no")
     is_known = pl.col("known_premium") > 0
     rows = totals.join(named, on="underlying_no").select(
         "underlying",

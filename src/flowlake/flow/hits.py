@@ -104,29 +104,33 @@ def _with_score(
     score = f"{what}_z"
     names = packets["underlying"].unique().sort()
     out = np.zeros((3, names.len()))
-    lowest = _fill(out, inputs.get("flow_profiles"), names, what, session, thresholds)
+    _fill(out, inputs.get("flow_profiles"), names, what, session, thresholds)
     is_robust = out[2] >= thresholds.robust_samples
+    spread = np.maximum(out[1] * np.where(is_robust, MAD_TO_SIGMA, 1.0) / BINS_PER_E, Z_FLOOR)
     baseline = pl.DataFrame(
         {
             "underlying": names,
-            "centre": (out[0] + lowest + 0.5) / BINS_PER_E,
-            "spread": np.maximum(out[1] * np.where(is_robust, MAD_TO_SIGMA, 1.0) / BINS_PER_E, Z_FLOOR),
+            "centre": (out[0] + 0.5) / BINS_PER_E,
+            # Not divided by: a column that is the same in all rows polars divides by in another way, to another last digit.
+            "per_spread": 1.0 / spread,
             "baseline_packets": out[2].astype(np.int64),
         }
     )
-    z = (pl.col(column).log() - pl.col("centre")) / pl.col("spread")
+    z = (pl.col(column).log() - pl.col("centre")) * pl.col("per_spread")
     scored = pl.when(pl.col("baseline_packets") >= thresholds.min_samples).then(z).alias(score)
     own = packets.select("underlying", column).join(baseline, on="underlying", how="left", maintain_order="left")
     return packets.with_columns(own.select(scored, "baseline_packets").get_columns())
 
 
-def _fill(out: Float, profiles: pl.DataFrame | None, names: pl.Series, what: str, session: date, thresholds: FlowThresholds) -> int:
-    """Fill `out` as `fill_baselines` does, a row per name, of past sessions; the bin that its bins count from.
+def _fill(
+    out: Float, profiles: pl.DataFrame | None, names: pl.Series, what: str, session: date, thresholds: FlowThresholds
+) -> None:
+    """Fill `out` as `fill_baselines` does, a row per name, of past sessions.
 
     Sizes are brought to this session's share basis.
     """
     if profiles is None:
-        return 0
+        return
     days = profiles.filter(pl.col(SESSION) <= session)[SESSION].unique().sort().tail(BASELINE_SESSIONS)
     row = pl.DataFrame({"underlying": names, "row": np.arange(names.len())})
     needed = profiles.select("underlying", SESSION, "unit_contracts", f"{what}_bins", f"{what}_counts")
@@ -140,7 +144,7 @@ def _fill(out: Float, profiles: pl.DataFrame | None, names: pl.Series, what: str
         pl.col(f"{what}_counts").alias("counts"),
     )
     if lists.is_empty():
-        return 0
+        return
     ends = lists.select(
         (pl.col("bins").list.min() + pl.col("shift")).min().alias("lowest"),
         (pl.col("bins").list.max() + pl.col("shift")).max().alias("highest"),
@@ -154,8 +158,7 @@ def _fill(out: Float, profiles: pl.DataFrame | None, names: pl.Series, what: str
         first = of_session["row"].to_numpy() * width + of_session["shift"].to_numpy() - lowest
         # Whole counts up to 2^53 add up without error as floats.
         histograms += np.bincount(np.repeat(first, lengths) + bins, weights=counts, minlength=histograms.size).astype(np.int64)
-    fill_baselines(out, histograms.reshape(names.len(), width), thresholds.robust_samples)
-    return lowest
+    fill_baselines(out, histograms.reshape(names.len(), width), lowest, thresholds.robust_samples)
 
 
 # --- Doubts ------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ _KINDS = ("premium", "known_premium", "iso_premium", "multi_leg_premium", "retai
 
 
 def minute_sums(prints: pl.DataFrame, legs: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
-    """One row per underlying and minute with a print, sums as integers in ten-thousandths, ordered by both.
+    """One row per underlying and minute with a print, sums as integers in ten-thousandths, in no order.
 
     `prints` as `signed_prints` gives them, `legs` as `traded_contracts` does. Columns: `underlying`, `ts_utc`, `is_index`,
     `prints`, `volume`, premium by kind, `net_call`, `net_put`, `net_otm_call` and `net_otm_put` (null without a spot),
@@ -71,7 +71,6 @@ def minute_sums(prints: pl.DataFrame, legs: pl.DataFrame, inputs: Inputs) -> pl.
         )
         .drop("underlying_no", "delta_size")
         .rename({"size": "volume"})
-        .sort("underlying", "ts_utc")
     )
 
 
@@ -82,7 +81,11 @@ def _spots(prints: pl.DataFrame, legs: pl.DataFrame, inputs: Inputs) -> pl.DataF
     bars = inputs.get("equity_bars_1m")
     if bars is None or bars.is_empty():
         return minutes.select(*_KEY, pl.col("past_spot").alias("spot"))
-    ended = bars.select("underlying", pl.col("ts_utc").dt.offset_by("1m").cast(UTC_NS), "close").sort("ts_utc", "underlying")
+    ended = (
+        bars.select("underlying", pl.col("ts_utc").dt.offset_by("1m").cast(UTC_NS), "close")
+        .join(minutes.select("underlying").unique(), on="underlying", how="semi")
+        .sort("ts_utc", "underlying")
+    )
     joined = minutes.join_asof(
         ended, on="ts_utc", by="underlying", strategy="backward", tolerance=f"{SPOT_MINUTES}m", check_sortedness=False
     )

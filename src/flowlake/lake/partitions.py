@@ -22,7 +22,7 @@ import polars as pl
 
 from flowlake.core.errors import StorageError
 from flowlake.datasets.model import KNOWN_AT, SESSION, Dataset
-from flowlake.lake import columnar
+from flowlake.lake import columnar, parts
 from flowlake.lake.hashing import data_hash
 from flowlake.lake.store import Store
 
@@ -92,6 +92,8 @@ def encode(ds: Dataset, frame: pl.DataFrame, metadata: dict[str, str] | None = N
     """The partition's bytes: a fixed row group size, zstd, statistics; equal tables give equal bytes."""
     if ds.runs and dict(frame.schema) == ds.polars_schema() and not any(frame.get_column(name).null_count() for name in ds.runs):
         return columnar.encode(ds, frame, metadata or {})
+    if ds.in_parts:
+        return parts.encode(ds, [frame], metadata or {})
     buffer = io.BytesIO()
     frame.write_parquet(
         buffer,

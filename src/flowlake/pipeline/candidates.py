@@ -7,7 +7,9 @@ values, of which the length is known beforehand, is computed from what the file 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,6 +23,7 @@ from flowlake.lake import partitions
 from flowlake.lake.columnar import PartitionWriter
 from flowlake.lake.hashing import data_hash, file_data_hash
 from flowlake.lake.partitions import FOOTER_KEY, Lineage
+from flowlake.lake.parts import PartWriter
 from flowlake.quality.audit import AuditResult, audit, audit_file
 
 Sealing = Callable[[Dataset, str, int, str], Lineage]
@@ -98,11 +101,47 @@ def staged(stream: Stream, path: Path, seal: Sealing) -> tuple[FileCandidate, tu
         writer = PartitionWriter(file, ds)
         for batch in stream.batches:
             writer.write(batch)
-        newest = pl.DataFrame({KNOWN_AT: [writer.known_last]}, schema={KNOWN_AT: pl.Int64}).cast({KNOWN_AT: UTC_NS})
-        lineage = seal(ds, _HASH_TO_COME, writer.rows, partitions.known_last(newest))
-        writer.close({FOOTER_KEY: lineage.to_json()})
+        _close(writer, ds, seal)
     _put_hash(path, file_data_hash(path))
     return FileCandidate(ds, path, writer.rows), stream.findings()
+
+
+@contextmanager
+def staged_parts(
+    datasets: Sequence[Dataset], parts: Iterator[Mapping[str, pl.DataFrame]], folder: Path, seal: Sealing
+) -> Iterator[dict[str, Candidate]]:
+    """What conformed tables are, by dataset and part after part, when put together.
+
+    Those of datasets that are `in_parts` are written to a file each, which is gone after the `with`; others are kept in memory.
+    """
+    paths = {ds.name: folder / f"{ds.name}-{uuid.uuid4().hex}.parquet" for ds in datasets if ds.in_parts}
+    kept: dict[str, list[pl.DataFrame]] = {ds.name: [] for ds in datasets if not ds.in_parts}
+    try:
+        with ExitStack() as files:
+            writers = {ds.name: PartWriter(files.enter_context(paths[ds.name].open("wb")), ds) for ds in datasets if ds.in_parts}
+            for tables in parts:
+                for name, table in tables.items():
+                    writers[name].write(table) if name in writers else kept[name].append(table)
+            for ds in datasets:
+                if ds.in_parts:
+                    _close(writers[ds.name], ds, seal)
+        for path in paths.values():
+            _put_hash(path, file_data_hash(path))
+        yield {
+            ds.name: FileCandidate(ds, paths[ds.name], writers[ds.name].rows)
+            if ds.in_parts
+            else TableCandidate(ds, pl.concat(kept[ds.name]), seal)
+            for ds in datasets
+        }
+    finally:
+        for path in paths.values():
+            path.unlink(missing_ok=True)
+
+
+def _close(writer: PartitionWriter | PartWriter, ds: Dataset, seal: Sealing) -> None:
+    newest = pl.DataFrame({KNOWN_AT: [writer.known_last]}, schema={KNOWN_AT: pl.Int64}).cast({KNOWN_AT: UTC_NS})
+    lineage = seal(ds, _HASH_TO_COME, writer.rows, partitions.known_last(newest))
+    writer.close({FOOTER_KEY: lineage.to_json()})
 
 
 def _put_hash(path: Path, found: str) -> None:

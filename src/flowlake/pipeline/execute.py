@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -23,6 +23,7 @@ from flowlake.datasets.model import SESSION, Dataset, Finding, Output
 from flowlake.datasets.policies import CONDITION_POLICY
 from flowlake.datasets.registry import DATASETS
 from flowlake.datasets.render import arrow_schema, suite_hash
+from flowlake.datasets.slices import is_large, slices
 from flowlake.lake import partitions, quarantine
 from flowlake.lake.asof import AsOfReader, Slice
 from flowlake.lake.batches import read_batches
@@ -32,7 +33,7 @@ from flowlake.lake.partitions import InputRecord, Lineage
 from flowlake.lake.publish import Published, publish
 from flowlake.lake.quarantine import Refusal
 from flowlake.lake.store import Store, open_store
-from flowlake.pipeline.candidates import Candidate, Sealing, TableCandidate, staged
+from flowlake.pipeline.candidates import Candidate, Sealing, TableCandidate, staged, staged_parts
 from flowlake.pipeline.ingest import Ingester, Source, SourceObject, raw_output, raw_stream
 from flowlake.pipeline.step import Read, Step
 from flowlake.quality.audit import AuditResult
@@ -231,11 +232,32 @@ def _execute(task: Task, context: Context, result: StepResult) -> None:
         if decision.status == "absent":  # what an earlier version of the file had left in quarantine is settled
             quarantine.settle(context.store, step.writes[0], str(session), "")
     elif not _stream(task, context, result, decision):
+        seal = _sealing(task, decision)
         if decision.source is not None:
             output = raw_output(decision.source.table(), DATASETS[step.writes[0]], session)
         elif decision.reader is not None:
-            output = step.load()(_inputs(task, decision.reader, context), session)
-        _publish(task, context, result, _tables(task, output, _sealing(task, decision)), output.findings)
+            inputs = _inputs(task, decision.reader, context)
+            if step.sliced and is_large(inputs[step.sliced[0]]):
+                _run_slices(task, context, result, inputs, seal)
+                return
+            output = step.load()(inputs, session)
+        _publish(task, context, result, _tables(task, output, seal), output.findings)
+
+
+def _run_slices(task: Task, context: Context, result: StepResult, inputs: dict[str, pl.DataFrame], seal: Sealing) -> None:
+    """Run the step on some underlyings at a time. `inputs` is emptied, so that judging what was made has the room."""
+    findings: list[Finding] = []
+
+    def made() -> Iterator[dict[str, pl.DataFrame]]:
+        for some in slices(inputs, task.step.sliced):
+            output = task.step.load()(some, task.session)
+            findings.extend(output.findings)
+            yield _conformed(task, output)
+        inputs.clear()
+
+    datasets = [DATASETS[name] for name in task.step.writes]
+    with staged_parts(datasets, made(), context.ingester.folder(), seal) as candidates:
+        _publish(task, context, result, candidates, tuple(findings))
 
 
 def _stream(task: Task, context: Context, result: StepResult, decision: Decision) -> bool:
@@ -326,6 +348,9 @@ def _is_today(record: InputRecord | None, session: date) -> bool:
 def _inputs(task: Task, reader: AsOfReader, context: Context, without: str = "") -> dict[str, pl.DataFrame]:
     frames = {read.dataset: reader.read(_slice(read)) for read in task.step.reads if read.dataset != without}
     inputs = {name: frame for name, frame in frames.items() if frame is not None}
+    for read in task.step.reads:
+        if read.numbered and read.dataset in inputs:
+            inputs[read.dataset] = inputs[read.dataset].with_row_index(read.numbered)
     if task.step.reads_listing:
         inputs[LISTING] = listing_frame(task.objects)
     if task.step.reads_thresholds:
@@ -364,13 +389,14 @@ def _entries(step: Step, session: date, context: Context) -> list[Entry | None]:
 
 
 def _tables(task: Task, output: Output, seal: Sealing) -> dict[str, Candidate]:
+    return {name: TableCandidate(DATASETS[name], frame, seal) for name, frame in _conformed(task, output).items()}
+
+
+def _conformed(task: Task, output: Output) -> dict[str, pl.DataFrame]:
     step = task.step
     if set(output.tables) != set(step.writes):
         raise ValueError(f"{step.name} gave {sorted(output.tables)}, declared are {sorted(step.writes)}")
-    return {
-        name: TableCandidate(DATASETS[name], DATASETS[name].conform(frame, task.session), seal)
-        for name, frame in output.tables.items()
-    }
+    return {name: DATASETS[name].conform(frame, task.session) for name, frame in output.tables.items()}
 
 
 def _publish(

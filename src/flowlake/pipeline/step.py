@@ -41,6 +41,8 @@ class Read:
     adjust: bool = False
     columns: tuple[str, ...] = ()
     """The columns that the step needs, where a partition is large; all of them where none is named."""
+    numbered: str = ""
+    """A column that the input is given beside its own: the number of the row in its partition, from 0."""
     waits_if_held: bool = False
     """While quarantine holds the input the step is blocked: without it the output would be wrong, not just thinner."""
 
@@ -95,6 +97,8 @@ class Step:
     """The same of `condition_policy`, the rows of `sale_conditions` of the policy that the settings name."""
 
     streamed: Streamed | None = None
+    sliced: tuple[str, ...] = ()
+    """Inputs that can be cut by underlying, the tape first: a large session is then done some underlyings at a time."""
 
     @property
     def looks_back(self) -> bool:
