@@ -12,6 +12,7 @@ import pytest
 from flowlake.datasets import curated
 from flowlake.datasets.volatility import EXPOSURES
 from flowlake.factors.daily import daily_factors
+from flowlake.factors.early_exercise import dividends_ahead
 from flowlake.quant import american, european, exposure
 from unit.test_factors_daily import CALL, T, implied, interest, leg, master, run, smile, stock, table
 
@@ -126,3 +127,17 @@ def test_strikes_add_up_to_the_total_and_tell_calls_from_puts() -> None:
 def test_without_open_interest_there_is_no_strike() -> None:
     inputs = {name: frame for name, frame in held((CALL, 1)).items() if name != "open_interest"}
     assert strikes(**inputs) == {}
+
+
+def test_a_contract_without_years_has_no_dividend_ahead() -> None:
+    """Its time to an ex-date is unknown, and a time without an amount, or an amount without a time, is refused further down."""
+    rows = pl.DataFrame({"underlying": ["XYZ", "XYZ"], "expiry": [T + timedelta(days=90)] * 2, "years": [90 / 365, None]})
+    schedule = pl.DataFrame({"underlying": ["XYZ"], "ex_date": [T + timedelta(days=40)], "cash_amount_usd": [1.5]})
+    times, amounts = dividends_ahead(rows, schedule)
+    assert amounts[0].tolist() == [1.5]
+    assert times[0, 0] > 0
+    assert math.isnan(times[1, 0])
+    assert math.isnan(amounts[1, 0])
+    greeks = american.exposure_greeks(100.0, 90.0, rows["years"].to_numpy(), 0.2, 1, 0.03, 0.0, times, amounts)
+    assert math.isfinite(greeks.gamma[0])
+    assert math.isnan(greeks.gamma[1])

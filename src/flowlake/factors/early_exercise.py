@@ -77,7 +77,9 @@ def dividends_ahead(rows: pl.DataFrame, schedule: pl.DataFrame) -> Dividends:
     before_expiry[place] = days / DAYS_PER_YEAR + _EX_DATE_TO_CLOSE_YEARS
     amounts[place] = paid["cash_amount_usd"].to_numpy()
     group = rows.join(groups, on=["underlying", "expiry"], how="left", maintain_order="left")["group"].to_numpy()
-    return Dividends(array(rows, "years")[:, np.newaxis] - before_expiry[group], amounts[group])
+    times = array(rows, "years")[:, np.newaxis] - before_expiry[group]
+    # A row without `years` has no time to any ex-date: to be NaN in both is to be no dividend.
+    return Dividends(times, np.where(np.isnan(times), np.nan, amounts[group]))
 
 
 def exercise_premiums(rows: pl.DataFrame, iv: Float, schedule: pl.DataFrame) -> pl.DataFrame:
