@@ -83,6 +83,20 @@ RUNS = _ops(
         _text("detail", "Why, where the status needs a reason."),
         Column("started_at_utc", UTC_NS, "Start of the step."),
         Column("seconds", pl.Float64(), "Wall time of the step.", unit="s"),
+        Column(
+            "cpu_seconds",
+            pl.Float64(),
+            "Processor time of the process while it ran the step, all its threads together.",
+            unit="s",
+            nullable=True,
+        ),
+        _count(
+            "peak_memory_bytes",
+            "Largest resident memory, from its start to the end of the step, of the process that ran it; earlier steps of the "
+            "process count. Null where the system does not tell.",
+            "bytes",
+            nullable=True,
+        ),
         _count("rows", "Rows published."),
         _text("inputs_key", "Hash of the inputs and versions that the step saw."),
         _text("command", "Command line of the run, without secrets."),
@@ -152,6 +166,7 @@ OBJECTS = _ops(
         _text("etag", "Entity tag that the bucket gave."),
         _text("sha256", "Hash of the content."),
         Column("fetched_at_utc", UTC_NS, "Moment of the download."),
+        Column("last_modified_utc", UTC_NS, "When the object came into the bucket, as the bucket says.", nullable=True),
     ),
     "fetched_at_utc",
     ("run_id", "key"),

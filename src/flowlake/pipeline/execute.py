@@ -36,6 +36,7 @@ from flowlake.lake.store import Store, open_store
 from flowlake.pipeline.candidates import Candidate, Sealing, TableCandidate, staged, staged_parts
 from flowlake.pipeline.ingest import Ingester, Source, SourceObject, raw_output, raw_stream
 from flowlake.pipeline.step import Read, Step
+from flowlake.pipeline.usage import cpu_seconds, peak_memory_bytes
 from flowlake.quality.audit import AuditResult
 
 log = logging.getLogger("flowlake")
@@ -81,6 +82,8 @@ class StepResult:
     rows: int = 0
     started_at_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
     seconds: float = 0.0
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
     published: list[Published] = field(default_factory=list)
     audits: list[dict[str, Any]] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
@@ -151,7 +154,7 @@ def execute(task: Task, context: Context, awaits: str = "") -> StepResult:
     without it; a windowed or fitted step waits, because its output is not replaced when the file comes.
     """
     result = StepResult(task.step.name, task.session, "failed", awaits=awaits)
-    began = time.monotonic()
+    began, spent = time.monotonic(), cpu_seconds()
     try:
         if awaits and task.step.vintage:
             result.status, result.detail = "blocked", f"waits for {awaits}, which the bucket did not give"
@@ -170,7 +173,8 @@ def execute(task: Task, context: Context, awaits: str = "") -> StepResult:
             raise
     if result.status != "failed":
         context.ingester.forget(task.objects)
-    result.seconds = time.monotonic() - began
+    result.seconds, result.cpu_seconds = time.monotonic() - began, cpu_seconds() - spent
+    result.peak_memory_bytes = peak_memory_bytes()
     return result
 
 

@@ -251,8 +251,8 @@ class Ingester:
         download = self._downloads[key]
         if not o.sha256 and key not in self._shas:
             self._shas[key] = download.sha256
-            row = {"key": o.key, "size": o.size, "etag": o.etag, "sha256": download.sha256, "fetched_at_utc": datetime.now(UTC)}
-            result.fetched.append(row)
+            row = {"key": o.key, "size": o.size, "etag": o.etag, "sha256": download.sha256, "last_modified_utc": o.last_modified}
+            result.fetched.append(row | {"fetched_at_utc": datetime.now(UTC)})
         return download
 
     def forget(self, objects: Iterable[SourceObject]) -> None:

@@ -248,6 +248,8 @@ def _record(records: Journal, result: StepResult, settings: Settings) -> None:
         "detail": without_secrets(result.detail, settings),
         "started_at_utc": result.started_at_utc,
         "seconds": result.seconds,
+        "cpu_seconds": result.cpu_seconds,
+        "peak_memory_bytes": result.peak_memory_bytes,
         "rows": result.rows,
         "inputs_key": result.inputs_key,
         "command": command_line(settings),

@@ -3279,6 +3279,8 @@ CREATE OR REPLACE VIEW "runs" AS SELECT
   "detail",
   CAST("started_at_utc" AS TIMESTAMPTZ) AS "started_at_utc",
   "seconds",
+  "cpu_seconds",
+  "peak_memory_bytes",
   "rows",
   "inputs_key",
   "command",
@@ -3293,6 +3295,8 @@ FROM read_parquet(['lake/ops/runs/*/part.parquet'], filename = true, schema = MA
   'detail': {name: 'detail', type: 'VARCHAR', default_value: NULL},
   'started_at_utc': {name: 'started_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
   'seconds': {name: 'seconds', type: 'DOUBLE', default_value: NULL},
+  'cpu_seconds': {name: 'cpu_seconds', type: 'DOUBLE', default_value: NULL},
+  'peak_memory_bytes': {name: 'peak_memory_bytes', type: 'BIGINT', default_value: NULL},
   'rows': {name: 'rows', type: 'BIGINT', default_value: NULL},
   'inputs_key': {name: 'inputs_key', type: 'VARCHAR', default_value: NULL},
   'command': {name: 'command', type: 'VARCHAR', default_value: NULL},
@@ -3388,6 +3392,7 @@ CREATE OR REPLACE VIEW "objects" AS SELECT
   "etag",
   "sha256",
   CAST("fetched_at_utc" AS TIMESTAMPTZ) AS "fetched_at_utc",
+  CAST("last_modified_utc" AS TIMESTAMPTZ) AS "last_modified_utc",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc"
 FROM read_parquet(['lake/ops/objects/*/part.parquet'], filename = true, schema = MAP {
   'run_id': {name: 'run_id', type: 'VARCHAR', default_value: NULL},
@@ -3396,6 +3401,7 @@ FROM read_parquet(['lake/ops/objects/*/part.parquet'], filename = true, schema =
   'etag': {name: 'etag', type: 'VARCHAR', default_value: NULL},
   'sha256': {name: 'sha256', type: 'VARCHAR', default_value: NULL},
   'fetched_at_utc': {name: 'fetched_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'last_modified_utc': {name: 'last_modified_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
 }) AS part
 QUALIFY filename = max(filename) OVER (PARTITION BY run_id);
