@@ -17,6 +17,7 @@ REAL_PARTS = {
     "airflow": "Airflow",
     "postgresql": "PostgreSQL",
     "chromium": "Chromium",
+    "prometheus": "Prometheus",
     "real_data": "real data",
 }
 """What a test may exercise for real: arguments of the marker `real`, or for `s3` and `real_data` the fixture of that name."""

@@ -113,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
     _add_prune(commands)
     _add_backup(commands)
     _add_recover(commands)
+    _add_metrics(commands)
     _add_render(commands)
     return top
 
@@ -696,6 +697,44 @@ def recover_command(arguments: argparse.Namespace) -> int:
 
     report = recover(_settings(arguments), arguments.place, arguments.force, arguments.dry_run, arguments.wait)
     return print_backup(report, arguments.json)
+
+
+def _add_metrics(commands: Commands) -> None:
+    said = "The state of the lake as Prometheus metrics: steps, freshness, audits, quarantine, signals, drift."
+    group = commands.add_parser("metrics", help=said, description=said).add_subparsers(metavar="COMMAND", required=True)
+    shown = _command(
+        group, "show", metrics_show_command, "Print them, or write the file that node_exporter reads.", "flowlake metrics show"
+    )
+    pushed = _command(
+        group,
+        "push",
+        metrics_push_command,
+        "Push them to a Pushgateway, in place of what was pushed before.",
+        "flowlake metrics push --gateway http://localhost:9091",
+    )
+    for made in (shown, pushed):
+        made.add_argument("--session", type=_day, metavar="D", help="as if no later session were due (default: what is due by now)")
+    shown.add_argument("--textfile", type=Path, metavar="PATH", help="write PATH, which ends in .prom, instead of printing")
+    pushed.add_argument("--gateway", default="", metavar="URL", help="the Pushgateway, instead of FLOWLAKE_PUSHGATEWAY")
+    pushed.add_argument("--instance", default="", metavar="NAME", help="label of this lake's figures (default: the lake's address)")
+
+
+def metrics_show_command(arguments: argparse.Namespace) -> int:
+    from flowlake.pipeline import measuring
+
+    if arguments.textfile:
+        measuring.write_textfile(_settings(arguments), arguments.textfile, arguments.session)
+    else:
+        sys.stdout.write(measuring.show(_settings(arguments), arguments.session))
+    return 0
+
+
+def metrics_push_command(arguments: argparse.Namespace) -> int:
+    from flowlake.pipeline import measuring
+
+    address, instance, values = measuring.push(_settings(arguments), arguments.gateway, arguments.instance, arguments.session)
+    sys.stdout.write(f"{values} values of {instance} pushed to {address}\n")
+    return 0
 
 
 def _add_render(commands: Commands) -> None:

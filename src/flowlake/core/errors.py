@@ -53,6 +53,10 @@ class LookAheadError(FlowlakeError):
     """A step asked for what was not known at its decision time, or for what it did not declare."""
 
 
+class PushError(FlowlakeError):
+    """Metrics could not be handed over."""
+
+
 class BusyError(FlowlakeError):
     """Another run works on the same sessions, and the time to wait for it is over."""
 

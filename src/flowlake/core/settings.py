@@ -115,6 +115,8 @@ class Settings:
     """A larger object is held instead of fetched: tables are read whole, and a day of quotes would not fit into memory."""
     skip_feeds: str = ""
     """Raw datasets to leave out, separated by commas."""
+    pushgateway: str = ""
+    """Address of the Prometheus Pushgateway that `flowlake metrics push` pushes to."""
     parent_run: str = ""
     """What starts this run, such as the run of a scheduler; written into its records."""
     log_format: str = "text"

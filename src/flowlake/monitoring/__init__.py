@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: their declarations, the text format, and how they are handed over. Rules and dashboards lie beside."""

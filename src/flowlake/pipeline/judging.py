@@ -1,0 +1,64 @@
+"""How good past signals were and whether the factors drift, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+
+import polars as pl
+
+from flowlake.datasets.factors import ENGINE_FEATURES, FACTOR_PANEL
+from flowlake.datasets.model import SESSION
+from flowlake.datasets.signals import LABELS
+from flowlake.lake.lake import Lake
+from flowlake.monitoring import metrics
+from flowlake.monitoring.metrics import Sample
+from flowlake.quant.stability import population_stability
+
+OUTCOME_SESSIONS = 60
+"""Outcomes that were complete in so many sessions are judged."""
+CURRENT_SESSIONS = 5
+REFERENCE_SESSIONS = 60
+MIN_VALUES = 20
+"""Values that either sample needs; with less there is no index."""
+
+
+def hits(lake: Lake, session: date) -> Iterator[Sample]:
+    """Hit ratios of signals as they are served, by tier, from the outcomes that were complete by the session's decision time."""
+    known = lake.as_of(session)
+    outcomes = known.read("outcomes", known.sessions("outcomes")[-OUTCOME_SESSIONS:]).drop(SESSION).collect()
+    signals = known.read("signals", outcomes.get_column("signal_session").unique().to_list())
+    tiers = signals.select(pl.col(SESSION).alias("signal_session"), "underlying", "tier").collect()
+    joined = outcomes.join(tiers, on=["signal_session", "underlying"])
+    for label in LABELS:
+        hit = pl.col(f"is_significant_{label}")
+        judged = joined.filter(hit.is_not_null()).group_by("tier", "horizon_sessions").agg(hit.mean().alias("ratio"), pl.len())
+        for tier, horizon, ratio, count in judged.sort("tier", "horizon_sessions").iter_rows():
+            yield metrics.HIT_RATIO.of(ratio, tier, label, str(horizon))
+            yield metrics.HIT_OUTCOMES.of(count, tier, label, str(horizon))
+
+
+def factors() -> tuple[str, ...]:
+    """Columns of the panel whose drift is measured: what the anomaly engines look at, and the figure behind each."""
+    behind = {name.removesuffix("_z") for name in ENGINE_FEATURES} & set(FACTOR_PANEL.column_names)
+    return tuple(sorted({*behind, *ENGINE_FEATURES}))
+
+
+def drift(lake: Lake, session: date) -> Iterator[Sample]:
+    """Every factor of the newest sessions up to `session` against the sessions before them, as known at its decision time."""
+    known = lake.as_of(session)
+    days = known.sessions("factor_panel")
+    current, reference = days[-CURRENT_SESSIONS:], days[-CURRENT_SESSIONS - REFERENCE_SESSIONS : -CURRENT_SESSIONS]
+    names = factors()
+    rows = known.read("factor_panel", [*reference, *current]).select(SESSION, *names).collect()
+    now = rows.filter(pl.col(SESSION).is_in(current))
+    earlier = rows.filter(pl.col(SESSION).is_in(reference))
+    today = rows.filter(pl.col(SESSION) == session)
+    for name in names:
+        if today.height:
+            yield metrics.FACTOR_MISSING.of(today.get_column(name).null_count() / today.height, name)
+        samples = [frame.get_column(name).cast(pl.Float64).drop_nulls().to_numpy() for frame in (earlier, now)]
+        if min(sample.size for sample in samples) >= MIN_VALUES:
+            found = population_stability(*samples)
+            yield metrics.FACTOR_PSI.of(found.index, name)
+            yield metrics.FACTOR_PSI_CHANCE.of(found.chance, name)
