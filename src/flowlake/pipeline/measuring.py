@@ -22,6 +22,7 @@ from flowlake.datasets.signals import SIGNALS_DATASET, TIERS
 from flowlake.lake import journal
 from flowlake.lake.lake import Lake, distinct, open_lake
 from flowlake.lake.quarantine import refusals
+from flowlake.lake.store import absolute_root
 from flowlake.monitoring import exposition, metrics
 from flowlake.monitoring.metrics import Metric, Sample
 from flowlake.pipeline.judging import drift, hits
@@ -80,7 +81,7 @@ def push(settings: Settings, gateway: str = "", instance: str = "", session: dat
     if not address:
         raise UsageError("no pushgateway was given", "give --gateway http://HOST:9091, or set FLOWLAKE_PUSHGATEWAY")
     exposition.check_address(address)
-    name = instance or without_secrets(settings.lake, settings)
+    name = instance or without_secrets(absolute_root(settings.lake), settings)
     samples = measure(settings, session)
     exposition.push(samples, address, name)
     return address, name, len(samples)
