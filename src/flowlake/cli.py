@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from flowlake import __version__
 from flowlake.core import events
+from flowlake.core.alert_settings import CHANNELS
 from flowlake.core.errors import FlowlakeError, UsageError
 from flowlake.core.settings import LOG_FORMATS, Settings, load_settings, without_secrets
 
@@ -107,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     _add_backtest(commands)
     _add_report(commands)
     _add_models(commands)
+    _add_alerts(commands)
     _add_market(commands)
     _add_verify(commands)
     _add_restore(commands)
@@ -559,6 +561,90 @@ def models_command(arguments: argparse.Namespace) -> int:
 
     print_models(open_lake(settings=_settings(arguments)).sql, arguments.session, arguments.json)
     return 0
+
+
+def _add_alerts(commands: Commands) -> None:
+    made = commands.add_parser(
+        "alerts",
+        help="Notifications: triggers, sending, what waits, a test message.",
+        description="Tell people when it matters: by e-mail, webhook, Telegram or a file. docs/alerts.md sets the channels up.",
+        epilog="example:\n  flowlake alerts send --session 2024-03-01 --dry-run",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    group = made.add_subparsers(metavar="COMMAND", required=True)
+    listed = _command(
+        group, "list", alerts_list_command, "Triggers: what they watch, and up to when they have data.", "flowlake alerts list"
+    )
+    sent = _command(
+        group,
+        "send",
+        alerts_send_command,
+        "Evaluate the triggers on a session and deliver what is new. What was told once is not told again.",
+        "flowlake alerts send --session 2024-03-01",
+    )
+    sent.add_argument("--session", type=_day, metavar="D", required=True)
+    sent.add_argument("--dry-run", action="store_true", help="only say what would be told")
+    flushed = _command(group, "flush", alerts_flush_command, "Deliver what waits.", "flowlake alerts flush --wait 300")
+    flushed.add_argument("--retry", action="store_true", help="also what was refused or given up")
+    for one in (sent, flushed):
+        one.add_argument(
+            "--wait", type=_seconds, default=0.0, metavar="SECONDS", help="how long to try again what fails (default 0)"
+        )
+    tested = _command(
+        group, "test", alerts_test_command, "Send a test message at once, past the outbox.", "flowlake alerts test --channel email"
+    )
+    tested.add_argument("--channel", default="", choices=CHANNELS, metavar="NAME", help=f"one of: {', '.join(CHANNELS)}")
+    shown = _command(
+        group, "status", alerts_status_command, "What was delivered, what waits, what was given up.", "flowlake alerts status"
+    )
+    for one in (listed, sent, flushed, tested, shown):
+        one.add_argument("--json", action="store_true")
+
+
+def alerts_list_command(arguments: argparse.Namespace) -> int:
+    from flowlake.pipeline.notifying import availability
+    from flowlake.pipeline.notifying_report import print_triggers
+
+    return print_triggers(availability(_settings(arguments)), arguments.json)
+
+
+def alerts_send_command(arguments: argparse.Namespace) -> int:
+    from flowlake.pipeline.notifying import notify
+    from flowlake.pipeline.notifying_report import heard_by, print_told
+    from flowlake.report import terminal
+
+    with terminal.progress("messages") as advance:
+        told = notify(_settings(arguments), arguments.session, None, arguments.dry_run, arguments.wait, heard_by(advance))
+    return print_told(told, f"triggers on {arguments.session}", arguments.json, arguments.dry_run)
+
+
+def alerts_flush_command(arguments: argparse.Namespace) -> int:
+    from flowlake.pipeline.notifying import flush
+    from flowlake.pipeline.notifying_report import heard_by, print_told
+    from flowlake.report import terminal
+
+    with terminal.progress("messages") as advance:
+        told = flush(_settings(arguments), None, arguments.retry, arguments.wait, heard_by(advance))
+    return print_told(told, "", arguments.json)
+
+
+def alerts_test_command(arguments: argparse.Namespace) -> int:
+    from flowlake.pipeline.notifying import send_test
+    from flowlake.pipeline.notifying_report import attempt_json, print_attempts
+    from flowlake.report import terminal
+
+    attempts = send_test(_settings(arguments), arguments.channel)
+    if arguments.json:
+        terminal.print_json([attempt_json(attempt) for attempt in attempts])
+        return 1 if any(attempt.state != "accepted" for attempt in attempts) else 0
+    return print_attempts(attempts)
+
+
+def alerts_status_command(arguments: argparse.Namespace) -> int:
+    from flowlake.pipeline.notifying import queue
+    from flowlake.pipeline.notifying_report import print_queue
+
+    return print_queue(queue(_settings(arguments)), arguments.json)
 
 
 def _add_market(commands: Commands) -> None:

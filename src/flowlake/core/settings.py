@@ -14,30 +14,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from flowlake.core.alert_settings import ALERT_NAMES, ALERT_SECRETS, AlertSettings, alert_settings, watch_text
 from flowlake.core.errors import UsageError
+from flowlake.core.secret import Secret as Secret
 
 PREFIX = "FLOWLAKE_"
 CONFIG_FILE = "flowlake.toml"
-
-
-class Secret:
-    """A value that never shows itself: `reveal()` is the only way to read it."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __repr__(self) -> str:
-        return "Secret('***')" if self._value else "Secret('')"
-
-    __str__ = __repr__
 
 
 @dataclass(frozen=True)
@@ -197,11 +179,23 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None 
 
     Raises UsageError for an unknown name in the file, a secret in the file, or a number that is none.
     """
+    values = _values(environ, folder)
+    return _build({name: values[name] for name in values.keys() & _NAMES})
+
+
+def load_alert_settings(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> AlertSettings:
+    """Settings of notifications, from the same places.
+
+    Raises UsageError for an unknown name in the file, a secret in the file, or a value that cannot be right.
+    """
+    return alert_settings(_values(environ, folder))
+
+
+def _values(environ: Mapping[str, str] | None, folder: Path | None) -> dict[str, str]:
     environ = os.environ if environ is None else environ
-    values: dict[str, str] = _config_file((folder or Path.cwd()) / CONFIG_FILE)
+    values = _config_file((folder or Path.cwd()) / CONFIG_FILE)
     values |= _secrets_file(environ.get(f"{PREFIX}SECRETS_FILE", ""))
-    values |= {n: environ[PREFIX + n.upper()] for n in _NAMES if environ.get(PREFIX + n.upper())}
-    return _build(values)
+    return values | {n: environ[PREFIX + n.upper()] for n in _NAMES | ALERT_NAMES if environ.get(PREFIX + n.upper())}
 
 
 def _build(values: Mapping[str, str]) -> Settings:
@@ -225,10 +219,11 @@ def _build(values: Mapping[str, str]) -> Settings:
 def _config_file(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    values = {name: str(value) for name, value in _parse_toml(path).items()}
-    if unknown := sorted(set(values) - _NAMES):
-        raise UsageError(f"{path}: unknown setting {', '.join(unknown)}", f"known are {', '.join(sorted(_NAMES))}")
-    if secret := sorted(set(values) & _SECRET_NAMES):
+    known = _NAMES | ALERT_NAMES
+    values = {name: watch_text(value) if name == "watch" else str(value) for name, value in _parse_toml(path).items()}
+    if unknown := sorted(set(values) - known):
+        raise UsageError(f"{path}: unknown setting {', '.join(unknown)}", f"known are {', '.join(sorted(known))}")
+    if secret := sorted(set(values) & (_SECRET_NAMES | ALERT_SECRETS)):
         raise UsageError(
             f"{path}: {', '.join(secret)} is a secret and does not belong in this file",
             f"set {PREFIX}{secret[0].upper()}, or name a file outside the repository in {PREFIX}SECRETS_FILE",
@@ -243,8 +238,9 @@ def _secrets_file(name: str) -> dict[str, str]:
     if not path.is_file():
         raise UsageError(f"{PREFIX}SECRETS_FILE: {path} does not exist", "create it, or unset the variable")
     values = {key: str(value) for key, value in _parse_toml(path).items()}
-    if wrong := sorted(set(values) - _SECRET_NAMES):
-        raise UsageError(f"{path}: {', '.join(wrong)} is no secret", f"it may hold {', '.join(sorted(_SECRET_NAMES))}")
+    allowed = _SECRET_NAMES | ALERT_SECRETS
+    if wrong := sorted(set(values) - allowed):
+        raise UsageError(f"{path}: {', '.join(wrong)} is no secret", f"it may hold {', '.join(sorted(allowed))}")
     return values
 
 
