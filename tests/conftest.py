@@ -18,6 +18,7 @@ REAL_PARTS = {
     "postgresql": "PostgreSQL",
     "chromium": "Chromium",
     "prometheus": "Prometheus",
+    "smtp": "SMTP server",
     "real_data": "real data",
 }
 """What a test may exercise for real: arguments of the marker `real`, or for `s3` and `real_data` the fixture of that name."""

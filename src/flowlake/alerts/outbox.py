@@ -6,6 +6,7 @@ address of a channel, and carries one notification or, as a digest, several. Its
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -167,27 +168,32 @@ class Outbox:
         self._db.executemany("INSERT INTO contents VALUES (?, ?)", [(message_id, identity) for identity in identities])
 
     def gather(self, target: Target, now_unix_s: float) -> int:
-        """Where more is due than the hour has room for, fold what was never tried into one digest; how many it holds, or 0.
+        """Where more is due than the hour has room for, fold what was never tried into digests; how many were made.
 
-        The most urgent keep messages of their own. What has been tried keeps its id, because it may be there already.
+        The most urgent keep messages of their own as long as there is room for them beside the digests. What has been tried keeps
+        its id, because it may be there already.
         """
         with self._transaction():
             free = self._free(target, now_unix_s)
-            if free is None or free < 1 or self._paused(target, now_unix_s):
-                return 0
             due = self._due(target, now_unix_s)
-            if len(due) <= free:
+            if free is None or free < 1 or len(due) <= free or self._paused(target, now_unix_s):
                 return 0
-            fresh = [row for row in due[free - 1 :] if row["kind"] == "notification" and not row["attempts"] + row["unanswered"]]
-            fresh = fresh[:DIGEST_SIZE]
-            if len(fresh) < 2:
-                return 0
-            identities = [row["identity"] for row in self._contents([row["id"] for row in fresh])]
-            self._db.executemany("DELETE FROM contents WHERE message_id = ?", [(row["id"],) for row in fresh])
-            self._db.executemany("DELETE FROM messages WHERE id = ?", [(row["id"],) for row in fresh])
-            digest_id = fingerprint("digest", target.channel, target.address, *sorted(identities))
-            self._add(digest_id, target, "digest", TIERS[max(row["urgency"] for row in fresh)], now_unix_s, identities)
-            return len(fresh)
+            fresh = [row for row in due if row["kind"] == "notification" and not row["attempts"] + row["unanswered"]]
+            others = len(due) - len(fresh)
+            kept = max(free - others - math.ceil(len(fresh) / DIGEST_SIZE), 0)
+            parts = [fresh[i : i + DIGEST_SIZE] for i in range(kept, len(fresh), DIGEST_SIZE)]
+            digests = [part for part in parts if len(part) > 1]
+            for part in digests:
+                self._fold(target, part, now_unix_s)
+            return len(digests)
+
+    def _fold(self, target: Target, rows: Sequence[sqlite3.Row], now_unix_s: float) -> None:
+        """One digest in the place of these messages."""
+        identities = [row["identity"] for row in self._contents([row["id"] for row in rows])]
+        self._db.executemany("DELETE FROM contents WHERE message_id = ?", [(row["id"],) for row in rows])
+        self._db.executemany("DELETE FROM messages WHERE id = ?", [(row["id"],) for row in rows])
+        digest_id = fingerprint("digest", target.channel, target.address, *sorted(identities))
+        self._add(digest_id, target, "digest", TIERS[max(row["urgency"] for row in rows)], now_unix_s, identities)
 
     def claim(self, target: Target, now_unix_s: float) -> Claimed | None:
         """The next message that is due there, for this process alone until `settle`; None where nothing is due or allowed.

@@ -11,7 +11,7 @@ from typing import Any
 from flowlake.alerts.model import Message, Notification
 from flowlake.core.sessions import NEW_YORK
 
-TITLE_CHARACTERS = 90
+TITLE_CHARACTERS = 80
 SUBJECT_CHARACTERS = 150
 TELEGRAM_CHARACTERS = 4096
 """More than this Telegram refuses, counted after its markup is read."""

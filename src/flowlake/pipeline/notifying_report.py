@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+from rich.markup import escape
+
 from flowlake.alerts.delivery import Attempt
 from flowlake.alerts.model import Message
 from flowlake.alerts.outbox import Put
@@ -13,6 +15,11 @@ from flowlake.alerts.templates import subject, text
 from flowlake.alerts.triggers import Trigger
 from flowlake.pipeline.notifying import NO_CHANNEL, Told
 from flowlake.report import terminal
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+    """A table in which brackets are brackets: subjects have them, and names of files may."""
+    return terminal.table(title, columns, [[escape(cell) if isinstance(cell, str) else cell for cell in row] for row in rows])
 
 
 def heard_by(advance: terminal.Advance) -> Callable[[Attempt], None]:
@@ -44,7 +51,7 @@ def print_triggers(found: Sequence[tuple[Trigger, date | None, tuple[str, ...]]]
         terminal.print_json([dict(zip(keys, row, strict=True)) for row in rows])
     else:
         terminal.console().print(
-            terminal.table("triggers", ["trigger", "tier", "cooldown, sessions", "data up to", "watches", "reads"], rows)
+            _table("triggers", ["trigger", "tier", "cooldown, sessions", "data up to", "watches", "reads"], rows)
         )
     return 0
 
@@ -89,12 +96,12 @@ def print_told(told: Told, title: str, as_json: bool, dry_run: bool = False) -> 
             )
             for one in told.evaluated
         ]
-        out.print(terminal.table(title, ["trigger", "found", "remarks"], rows))
+        out.print(_table(title, ["trigger", "found", "remarks"], rows))
     if told.puts:
-        out.print(terminal.table("notifications", ["tier", "trigger", "subject", "state", "why"], [_put_row(p) for p in told.puts]))
+        out.print(_table("notifications", ["tier", "trigger", "subject", "state", "why"], [_put_row(p) for p in told.puts]))
     if dry_run:
         for put in told.puts:
-            if put.state == "queued":
+            if put.state == "queued" or put.why == NO_CHANNEL:
                 out.print(text(_preview(put)), markup=False)
         out.print("dry run: nothing was put into the outbox, nothing was sent")
         return told.exit_code
@@ -120,7 +127,7 @@ def print_attempts(attempts: Sequence[Attempt]) -> int:
     """A row for each attempt; 1 where one was not accepted, else 0."""
     if attempts:
         rows = [(a.channel, a.address, subject(a.message), a.state, a.detail) for a in attempts]
-        terminal.console().print(terminal.table("deliveries", ["channel", "address", "what", "state", "detail"], rows))
+        terminal.console().print(_table("deliveries", ["channel", "address", "what", "state", "detail"], rows))
     return 1 if any(attempt.state != "accepted" for attempt in attempts) else 0
 
 
@@ -130,10 +137,10 @@ def print_queue(queue: dict[str, Any], as_json: bool) -> int:
         return 0
     out = terminal.console()
     counts = [(c["channel"], c["address"], c["state"], c["messages"]) for c in queue["counts"]]
-    out.print(terminal.table(f"outbox {queue['outbox']}", ["channel", "address", "state", "messages"], counts))
+    out.print(_table(f"outbox {queue['outbox']}", ["channel", "address", "state", "messages"], counts))
     if queue["open"]:
         out.print(
-            terminal.table(
+            _table(
                 "not delivered",
                 ["channel", "address", "state", "what", "since", "attempts", "next", "detail"],
                 [_open_row(o) for o in queue["open"]],
@@ -141,7 +148,7 @@ def print_queue(queue: dict[str, Any], as_json: bool) -> int:
         )
     if queue["suppressed"]:
         rows = [(s["session"], s["tier"], s["trigger"], s["subject"], s["suppressed"]) for s in queue["suppressed"]]
-        out.print(terminal.table("newest that were suppressed", ["session", "tier", "trigger", "subject", "why"], rows))
+        out.print(_table("newest that were suppressed", ["session", "tier", "trigger", "subject", "why"], rows))
     if any(one["state"] in ("refused", "given up") for one in queue["open"]):
         out.print("once the cause is gone: flowlake alerts flush --retry")
     return 0
