@@ -129,7 +129,7 @@ def _unless_killed(settle):  # type: ignore[no-untyped-def]
     return wrapped
 
 
-@settings(max_examples=120)
+@settings(max_examples=250)
 @given(st.lists(ACTS, max_size=25), st.lists(FATES, max_size=25), st.sampled_from([None, 1, 2, 5]))
 def test_each_notification_reaches_each_address_and_repeats_are_known(
     acts: list[tuple[str, int]], fates: list[str], per_hour: int | None
@@ -152,7 +152,7 @@ def test_each_notification_reaches_each_address_and_repeats_are_known(
         world.end()
 
 
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(st.lists(ACTS, max_size=25), st.lists(st.sampled_from(["accept", "down", "slow", "kill before"]), max_size=25))
 def test_with_a_server_that_answers_what_it_takes_nothing_comes_twice(acts: list[tuple[str, int]], fates: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from flowlake.alerts.channels import Channel
 from flowlake.alerts.model import Message, Result
 from flowlake.alerts.outbox import LEAST_ATTEMPTS, Claimed, Outbox, Target
+from flowlake.alerts.templates import one_line
 
 FIRST_WAIT_SECONDS = 30.0
 LONGEST_WAIT_SECONDS = 3600.0
 POLL_SECONDS = 1.0
+DETAIL_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,16 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Policy:
-    """How long to keep trying, and what must not be written down. `redact` is given every detail before it is stored."""
+    """How long to keep trying, and what must not be written down: `redact` takes secrets out of a text."""
 
     give_up_seconds: float
     redact: Callable[[str], str]
     chance: Callable[[], float] = random.random
     """Between 0 and 1; spreads the attempts of many who failed at the same moment."""
+
+    def shown(self, detail: str) -> str:
+        """A detail as it may be kept and printed. Redacted first: a cut through a secret would leave the half of it."""
+        return one_line(self.redact(detail), DETAIL_CHARACTERS)
 
 
 def targets_of(channels: Sequence[Channel]) -> list[Target]:
@@ -71,7 +77,7 @@ def _attempt(
     try:
         result = channel.send(claimed.message, target.address, claimed.maybe_there)
     finally:
-        result = replace(result, detail=policy.redact(result.detail))
+        result = replace(result, detail=policy.shown(result.detail))
         now = clock()
         state = outbox.settle(claimed, target, result, now, wait_seconds(claimed, result, policy, now))
     attempt = Attempt(channel.name, target.address, claimed.message, state, result.detail)

@@ -76,7 +76,8 @@ class Result:
     """What became of one attempt.
 
     accepted: the other side said so. later: it surely has it not, try again. refused: it said that it never will. unanswered: the
-    message was given and the connection was lost before an answer, so that it may have it.
+    message was given and the connection was lost before an answer, so that it may have it. `detail` is as the other side wrote it:
+    `Policy.shown` makes it fit to be kept.
     """
 
     verdict: Verdict

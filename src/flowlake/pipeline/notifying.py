@@ -124,11 +124,11 @@ def flush(
 def send_test(settings: Settings, name: str = "", alerts: AlertSettings | None = None) -> list[Attempt]:
     """One message to every address of all channels, or of one. It passes by the outbox and the limit per hour."""
     alerts = alerts or load_alert_settings()
-    redact = _policy(settings, alerts).redact
-    return [_tested(channel, address, redact) for channel in named(configured(alerts), name) for address in channel.addresses]
+    policy = _policy(settings, alerts)
+    return [_tested(channel, address, policy) for channel in named(configured(alerts), name) for address in channel.addresses]
 
 
-def _tested(channel: Channel, address: str, redact: Callable[[str], str]) -> Attempt:
+def _tested(channel: Channel, address: str, policy: Policy) -> Attempt:
     now = datetime.now(UTC)
     session = sessions_between(CALENDAR_FIRST, now.date())[-1]
     one = Notification(
@@ -136,7 +136,7 @@ def _tested(channel: Channel, address: str, redact: Callable[[str], str]) -> Att
     )
     message = Message(uuid.uuid4().hex, "test", "info", now, (one,))
     result = channel.send(message, address, False)
-    return Attempt(channel.name, address, message, result.verdict, redact(result.detail))
+    return Attempt(channel.name, address, message, result.verdict, policy.shown(result.detail))
 
 
 def outbox_path(settings: Settings, alerts: AlertSettings) -> Path:

@@ -15,7 +15,7 @@ from email.utils import format_datetime
 from flowlake.alerts.channels.checks import is_on, listed
 from flowlake.alerts.channels.transport import NoAnswerError, NotGivenError, within, words
 from flowlake.alerts.model import Message, Result
-from flowlake.alerts.templates import one_line, subject, text
+from flowlake.alerts.templates import subject, text
 from flowlake.core.alert_settings import LOOPBACK, SECURITIES, AlertSettings
 from flowlake.core.errors import UsageError
 from flowlake.core.secret import Secret
@@ -118,7 +118,7 @@ def _fail(detail: str, code: int) -> None:
 
 
 def _reply(code: int, said: bytes) -> str:
-    return one_line(f"SMTP {code}: {said.decode('utf-8', 'replace')}", 200)
+    return f"SMTP {code}: {said.decode('utf-8', 'replace')}"
 
 
 def _said(error: BaseException) -> str:
@@ -129,7 +129,7 @@ def _said(error: BaseException) -> str:
 
 
 def as_mail(message: Message, sender: str, recipient: str) -> EmailMessage:
-    """The mail. The policy refuses line ends in headers, and `one_line` leaves none."""
+    """The mail. The policy refuses line ends in headers, and `subject` leaves none."""
     mail = EmailMessage(policy=_POLICY)
     mail["Subject"] = subject(message)
     mail["From"] = f"flowlake <{sender}>"

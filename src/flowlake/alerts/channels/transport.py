@@ -13,7 +13,6 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from flowlake.alerts.model import Result
-from flowlake.alerts.templates import one_line
 
 REPLY_BYTES = 4000
 LONGEST_RETRY_AFTER_SECONDS = 24 * 3600.0
@@ -41,7 +40,7 @@ def words(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
-        return one_line(f"{type(error).__name__}: {error.strerror}")
+        return f"{type(error).__name__}: {error.strerror}"
     return type(error).__name__
 
 
@@ -105,7 +104,7 @@ def judged(reply: Reply, refusing: frozenset[int]) -> Result:
     """2xx is accepted, a status of `refusing` refused, anything else tried again: settings and servers can be put right."""
     if 200 <= reply.status < 300:
         return Result("accepted", f"HTTP {reply.status}")
-    detail = one_line(f"HTTP {reply.status} {http.client.responses.get(reply.status, '')}: {reply.body}", 200)
+    detail = f"HTTP {reply.status} {http.client.responses.get(reply.status, '')}: {reply.body}"
     if reply.status in refusing:
         return Result("refused", detail)
     return Result("later", detail, retry_after_seconds(reply, datetime.now(UTC)))
