@@ -584,6 +584,9 @@ def _add_alerts(commands: Commands) -> None:
     )
     sent.add_argument("--session", type=_day, metavar="D", required=True)
     sent.add_argument("--dry-run", action="store_true", help="only say what would be told")
+    sent.add_argument(
+        "--within", type=_positive, metavar="DAYS", help="tell nothing of a session that became known longer ago, as in a backfill"
+    )
     flushed = _command(group, "flush", alerts_flush_command, "Deliver what waits.", "flowlake alerts flush --wait 300")
     flushed.add_argument("--retry", action="store_true", help="also what was refused or given up")
     for one in (sent, flushed):
@@ -614,7 +617,14 @@ def alerts_send_command(arguments: argparse.Namespace) -> int:
     from flowlake.report import terminal
 
     with terminal.progress("messages") as advance:
-        told = notify(_settings(arguments), arguments.session, None, arguments.dry_run, arguments.wait, heard_by(advance))
+        told = notify(
+            _settings(arguments),
+            arguments.session,
+            dry_run=arguments.dry_run,
+            wait_seconds=arguments.wait,
+            heard=heard_by(advance),
+            within_days=arguments.within,
+        )
     return print_told(told, f"triggers on {arguments.session}", arguments.json, arguments.dry_run)
 
 

@@ -194,6 +194,17 @@ def test_a_dry_run_shows_the_words_and_leaves_no_trace(cli: Cli, told: Set, lake
     assert len(web.requests) == 4
 
 
+def test_a_session_of_a_backfill_is_no_news(cli: Cli, told: Set, lake: Path) -> None:
+    with web_server() as web:
+        told(**hook(web))
+        said = cli("send", "--session", DAY, "--within", "7")
+        assert said.code == 0
+        assert "nothing of it is told" in said.out
+        assert web.requests == []
+        assert cli("send", "--session", DAY, "--within", "36500").code == 0
+    assert len(web.accepted) == 4
+
+
 def test_without_a_channel_nothing_is_taken_for_told(cli: Cli, told: Set, lake: Path) -> None:
     said = cli("send", "--session", DAY)
     assert said.code == 0

@@ -47,6 +47,7 @@ COMMANDS = (
     "demo",
     "backtest",
     "report",
+    "alerts",
     "market",
     "verify",
     "restore",

@@ -264,7 +264,8 @@ class Outbox:
     def open_messages(self) -> list[dict[str, Any]]:
         """What waits, was refused or was given up, oldest first, with the titles that it carries."""
         rows = self._read(
-            "SELECT id, channel, address, kind, state, created_unix_s, next_attempt_unix_s, attempts, unanswered, detail "
+            "SELECT id, channel, address, kind, state, created_unix_s, next_attempt_unix_s, attempts, unanswered, detail, "
+            "claimed_by IS NOT NULL AS under_way "
             "FROM messages WHERE state <> 'accepted' ORDER BY created_unix_s, id"
         )
         with _as_storage(self.path):

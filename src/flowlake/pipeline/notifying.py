@@ -58,6 +58,7 @@ class Told:
     attempts: list[Attempt] = field(default_factory=list)
     waiting: int = 0
     channels: tuple[str, ...] = ()
+    is_old: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -74,16 +75,20 @@ def notify(
     dry_run: bool = False,
     wait_seconds: float = 0.0,
     heard: Heard | None = None,
+    within_days: int | None = None,
 ) -> Told:
     """Tell what is worth telling of a session, once, and deliver what is due; failed deliveries are tried for `wait_seconds`.
 
-    `dry_run` puts nothing into the outbox and sends nothing. Without a channel nothing is put into it either: what is configured
-    later still hears of the session. Raises UsageError for a day without a session and for settings that are incomplete.
+    A session whose decision time lies more than `within_days` back is not looked at: a backfill is no news. `dry_run` puts nothing
+    into the outbox and sends nothing. Without a channel nothing is put into it either: what is configured later still hears of the
+    session. Raises UsageError for a day without a session and for settings that are incomplete.
     """
     alerts = alerts or load_alert_settings()
     channels = configured(alerts)
     targets = targets_of(channels)
-    told = Told(evaluate(settings, session, alerts.watch), channels=tuple(channel.name for channel in channels))
+    is_old = within_days is not None and datetime.now(UTC) - decision_time(session) > timedelta(days=within_days)
+    evaluated = [] if is_old else evaluate(settings, session, alerts.watch)
+    told = Told(evaluated, channels=tuple(channel.name for channel in channels), is_old=is_old)
     found = [(one.trigger, each) for one in told.evaluated for each in one.notifications]
     if not channels:
         told.puts = [Put(each, "suppressed", NO_CHANNEL) for _, each in found]

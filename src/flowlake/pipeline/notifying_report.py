@@ -60,6 +60,7 @@ def told_json(told: Told) -> dict[str, Any]:
     return {
         "exit_code": told.exit_code,
         "channels": told.channels,
+        "is_old": told.is_old,
         "triggers": [
             {"trigger": one.trigger.name, "state": one.state, "missing": one.missing, "remarks": one.remarks}
             for one in told.evaluated
@@ -87,6 +88,8 @@ def print_told(told: Told, title: str, as_json: bool, dry_run: bool = False) -> 
         terminal.print_json(told_json(told))
         return told.exit_code
     out = terminal.console()
+    if told.is_old:
+        out.print("the session is older than --within: nothing of it is told")
     if told.evaluated:
         rows = [
             (
@@ -156,7 +159,7 @@ def print_queue(queue: dict[str, Any], as_json: bool) -> int:
 
 def _open_row(one: dict[str, Any]) -> tuple[Any, ...]:
     what = one["titles"][0] if one["kind"] == "notification" else f"{len(one['titles'])} notifications"
-    due = _utc(one["next_attempt_unix_s"]) if one["state"] == "waiting" else ""
+    due = "now, by a process" if one["under_way"] else _utc(one["next_attempt_unix_s"]) if one["state"] == "waiting" else ""
     doubt = "; an attempt was not answered" if one["unanswered"] else ""
     return (
         one["channel"],

@@ -31,6 +31,17 @@ def listed(name: str, text: str) -> tuple[str, ...]:
     return found
 
 
+def checked_host(name: str, host: str) -> str:
+    """A name or address of a machine. Raises UsageError for what the name service could not even be asked for."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        host = ""
+    if not host or any(character in "/@ " for character in host):
+        raise UsageError(f"{name} is no name of a machine", "give a name like smtp.example.com, or an address")
+    return host
+
+
 def checked_url(name: str, url: str, *, private: bool) -> str:
     """An http or https address without user, blanks or fragment. `private`: plain http only to this machine.
 
@@ -44,6 +55,7 @@ def checked_url(name: str, url: str, *, private: bool) -> str:
         raise UsageError(f"{name} is no address", cure) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise UsageError(f"{name} is no http or https address", cure)
+    checked_host(name, parts.hostname)
     if not url.isascii() or any(character.isspace() for character in url) or parts.username is not None or parts.fragment:
         raise UsageError(f"{name} holds a user, a fragment, a blank or a letter that is not ASCII", cure)
     if private and parts.scheme == "http" and parts.hostname not in LOOPBACK:

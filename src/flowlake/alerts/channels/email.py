@@ -12,7 +12,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 
-from flowlake.alerts.channels.checks import is_on, listed
+from flowlake.alerts.channels.checks import checked_host, is_on, listed
 from flowlake.alerts.channels.transport import NoAnswerError, NotGivenError, within, words
 from flowlake.alerts.model import Message, Result
 from flowlake.alerts.templates import subject, text
@@ -157,12 +157,15 @@ def email_channel(settings: AlertSettings) -> Email | None:
         raise UsageError(f"{missing} is not set", "give user and password, or neither where the server asks for none")
     if settings.email_password and settings.email_security == "plain" and settings.email_host not in LOOPBACK:
         raise UsageError("alert_email_security is plain, and the password would travel openly", "give starttls or tls")
+    for name, given in (("alert_email_user", settings.email_user), ("alert_email_password", settings.email_password.reveal())):
+        if not given.isascii():
+            raise UsageError(f"{name} holds a letter that is not ASCII", "mail servers are logged in to with ASCII alone")
     recipients = listed("alert_email_to", settings.email_to)
     for name, address in (("alert_email_from", settings.email_from), *(("alert_email_to", one) for one in recipients)):
         if not _ADDRESS.fullmatch(address):
             raise UsageError(f"{name}: {address!r} is no e-mail address", "write it like name@example.com, without a display name")
     return Email(
-        settings.email_host,
+        checked_host("alert_email_host", settings.email_host),
         settings.email_port or SECURITIES[settings.email_security],
         settings.email_security,
         settings.email_user,
