@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from dags import postgresql
 from dags.airflow_runs import DAGS, OTHER_DAGS, files_that_contain, left_over, pause, told, wait_for_runs
 from flowlake.lake.lake import open_lake
 from flowlake.market.s3server import S3Server
@@ -25,60 +24,30 @@ from integration.test_scale_out import started
 pytestmark = [pytest.mark.real("airflow", "dask", "postgresql"), pytest.mark.timeout(900)]
 
 NIGHT = "2023-11-22"
-UNPRIVILEGED = "postgres"
 HOST = "127.0.0.1"
-
-
-def _programs() -> Path | None:
-    """The folder of `initdb` and `postgres`, the newest version where there are several."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
-    if found:
-        return found[-1].parent
-    on_path = shutil.which("initdb")
-    return Path(on_path).resolve().parent if on_path else None
 
 
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """A PostgreSQL server of our own on loopback, with a password: its address for SQLAlchemy, and the password."""
-    programs = _programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed: no initdb in /usr/lib/postgresql/*/bin or on the PATH")
-    if os.geteuid() == 0 and not shutil.which("setpriv"):
-        pytest.skip("PostgreSQL refuses to run as root, and there is no setpriv to run it as another user")
+    programs = postgresql.required_programs()
     # Not below pytest's folder: that one is closed to other users.
     with TemporaryDirectory(prefix="flowlake-postgres-") as made:
         folder, password = Path(made), secrets.token_hex(12)
-        (folder / "password").write_text(password)
-        if os.geteuid() == 0:
-            for path in (folder, folder / "password"):
-                shutil.chown(path, UNPRIVILEGED, UNPRIVILEGED)
         data, port = folder / "data", _free_port()
-        login = ("-U", "airflow", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}")
-        _call(folder, programs / "initdb", "-D", data, "--no-sync", *login)
+        postgresql.make_database(folder, data, "airflow", password)
         options = f"-c listen_addresses={HOST} -c port={port} -c unix_socket_directories={folder} -c fsync=off"
-        _call(folder, programs / "pg_ctl", "-D", data, "-l", folder / "log", "-w", "-o", options, "start")
+        postgresql.call(folder, programs / "pg_ctl", "-D", data, "-l", folder / "log", "-w", "-o", options, "start")
         try:
             yield f"postgresql+psycopg2://airflow:{password}@{HOST}:{port}/postgres", password
         finally:
-            _call(folder, programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+            postgresql.call(folder, programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
 
 
 def _free_port() -> int:
     with socket.socket() as held:
         held.bind((HOST, 0))
         return int(held.getsockname()[1])
-
-
-def _call(folder: Path, *arguments: object) -> None:
-    """Run a program of PostgreSQL, which refuses to run as root, as the user that Debian makes for it."""
-    other = ["setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups"] if os.geteuid() == 0 else []
-    said = folder / "said"
-    with said.open("ab") as output:
-        ended = subprocess.run(
-            [*other, *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
-        )
-    assert ended.returncode == 0, said.read_text(errors="replace")
 
 
 def test_a_night_on_postgresql_and_a_dask_cluster(s3: S3Server, postgres: tuple[str, str], tmp_path: Path) -> None:
@@ -119,7 +88,7 @@ def _rows(address: str) -> list[tuple[str, str]]:
 
 def _dump(address: str) -> bytes:
     """Everything in the database as text."""
-    programs = _programs()
+    programs = postgresql.programs()
     assert programs is not None
     plain = address.replace("+psycopg2", "")
     return subprocess.run([programs / "pg_dump", "--data-only", plain], capture_output=True, check=True).stdout
