@@ -1,6 +1,6 @@
 # The only task runner. Every target sets up what it needs: uv in .uv, the environment in .venv, both inside the checkout.
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test fuzz lint bench render clean
+.PHONY: help demo airflow test fuzz lint bench render env up down clean
 
 PYTHON ?= python3
 UV_VERSION := 0.13.8
@@ -37,6 +37,9 @@ lint: $(STAMP) ## format, style, types, dependency direction, rendered files
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	$(RUN) -m flowlake.cli render --check
+	.venv/bin/hadolint Dockerfile
+	.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 bench: $(STAMP) ## benchmarks against rivals, as ratios
 	$(UV) sync --quiet --frozen --group dev --group bench
@@ -44,6 +47,24 @@ bench: $(STAMP) ## benchmarks against rivals, as ratios
 
 render: $(STAMP) ## write what is rendered from the declarations
 	$(RUN) -m flowlake.cli render
+
+# ---- containers: docs/deployment.md ----
+
+# small is Airflow with a lake in a volume, in 8 GB; full adds an S3 server, a Dask cluster and notebooks.
+PROFILE ?= small
+COMPOSE := docker compose $(if $(filter full,$(PROFILE)),--env-file deploy/full.env) --env-file .env --profile $(PROFILE)
+
+env: ## write .env with new secrets; the bucket is for you to fill in
+	@$(PYTHON) deploy/make_env.py
+
+up: ## build and start the containers, PROFILE=small or full
+	@sh deploy/can_start.sh $(PROFILE)
+	$(COMPOSE) up --build --wait --wait-timeout 600
+	@echo "Airflow: http://localhost:8080 (or AIRFLOW_PORT of .env), login and password as in .env"
+
+down: ## stop and remove the containers; volumes, and so lake and database, stay
+	@sh deploy/can_start.sh $(PROFILE)
+	$(COMPOSE) down
 
 clean: ## remove everything that the other targets made
 	rm -rf .venv .uv .demo .airflow .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -22,7 +22,7 @@ REAL_PARTS = {
     "real_data": "real data",
 }
 """What a test may exercise for real: arguments of the marker `real`, or for `s3` and `real_data` the fixture of that name."""
-STARTS_AIRFLOW = frozenset({"test_nightly.py", "test_postgres.py", "test_ui.py", "test_local_airflow.py"})
+STARTS_AIRFLOW = frozenset({"test_nightly.py", "test_postgres.py", "test_ui.py", "test_local_airflow.py", "test_services.py"})
 """Files whose tests start an Airflow: they run one after the other."""
 
 # Example by example a deadline would measure the machine, and on the first example the compiler. The same code passes or fails
