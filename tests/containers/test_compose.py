@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from containers.compose_file import (
     PROFILES,
@@ -91,7 +92,7 @@ def test_without_a_demanded_variable_nothing_starts(name: str) -> None:
 def test_a_profile_holds_what_it_says() -> None:
     small, full = (set(services(profile, filled())) for profile in PROFILES)
     airflow = {f"airflow-{part}" for part in ("init", "api-server", "scheduler", "dag-processor", "triggerer")}
-    assert small >= {"postgres", *airflow}
+    assert small >= {"postgres", *airflow, "pushgateway", "prometheus", "grafana"}
     assert full >= small | {"s3", "dask-scheduler", "dask-worker", "notebook"}
     assert set(raw()["services"]) == full, "every service belongs to a profile"
 
@@ -160,7 +161,29 @@ def test_a_secret_is_known_to_those_who_need_it() -> None:
     assert holders["AIRFLOW_PASSWORD"] == {"airflow-init"}
     assert holders["AIRFLOW_JWT_SECRET"] == holders["AIRFLOW_FERNET_KEY"] == holders["AIRFLOW_API_SECRET"] == airflow
     assert holders["S3_SECRET"] == {"s3"}
+    assert holders["GRAFANA_PASSWORD"] == {"grafana"}
     assert holders["JUPYTER_TOKEN"] == {"notebook"}
+
+
+def test_grafana_finds_its_data_source_and_its_dashboards() -> None:
+    """No program of Grafana is had in the tests: what its files name must be what the compose file gives."""
+    started = services("small", filled())
+    mounted = mounts(started["grafana"])
+    provisioning = ROOT / mounted["/etc/grafana/provisioning"]
+    sources = listed(provisioning / "datasources", "datasources")
+    assert [source["url"] for source in sources] == ["http://prometheus:9090"]
+    assert "--web.listen-address=0.0.0.0:9090" in started["prometheus"]["command"]
+    assert set(started["grafana"]["networks"]) & set(started["prometheus"]["networks"])
+    folders = [made["options"]["path"] for made in listed(provisioning / "dashboards", "providers")]
+    boards = [path.read_text(encoding="utf-8") for folder in folders for path in (ROOT / mounted[folder]).glob("*.json")]
+    assert len(boards) >= 2
+    used = set(re.findall(r'"datasource": \{[^}]*"uid": "([^"]+)"', "\n".join(boards)))
+    assert used == {source["uid"] for source in sources}
+
+
+def listed(folder: Path, name: str) -> list[dict[str, Any]]:
+    """What the files of a provisioning folder list under `name`."""
+    return [item for path in sorted(folder.glob("*.yml")) for item in yaml.safe_load(path.read_text(encoding="utf-8"))[name]]
 
 
 def test_no_secret_stands_in_a_command_or_a_healthcheck() -> None:

@@ -120,6 +120,21 @@ def test_a_notebook_server_wants_its_token(project: Project, variables: dict[str
     assert answer(f"{url}?token={variables['JUPYTER_TOKEN']}")["type"] == "directory"
 
 
+def test_prometheus_scrapes_the_pushgateway_and_has_the_rules(project: Project) -> None:
+    if missing := {"prometheus", "pushgateway"} & MISSING.keys():
+        pytest.skip("; ".join(MISSING[name] for name in missing))
+    url = f"http://127.0.0.1:{project.place.ports['9090']}/api/v1"
+
+    def scraped() -> bool:
+        targets = answer(f"{url}/targets")["data"]["activeTargets"]
+        return {target["labels"]["job"] for target in targets if target["health"] == "up"} == {"prometheus", "pushgateway"}
+
+    until(scraped, 120, project.running["prometheus"].log)
+    assert answer(f"{url}/rules")["data"]["groups"]
+    address = project.running["airflow-scheduler"].environment["FLOWLAKE_PUSHGATEWAY"]
+    assert address == f"http://127.0.0.1:{project.place.ports['9091']}", "where tasks push to"
+
+
 def test_a_task_of_the_scheduler_computes_on_the_workers_into_the_lake(project: Project, variables: dict[str, str]) -> None:
     """What a DAG's task runs: from the bucket, on the Dask workers, into the lake of the S3 server, all as the file says."""
     scheduler = project.running["airflow-scheduler"]
@@ -138,7 +153,7 @@ def test_a_task_of_the_scheduler_computes_on_the_workers_into_the_lake(project: 
         assert [name for name, running in project.running.items() if secret in running.log()] == []
 
 
-@pytest.mark.parametrize("name", reversed([name for name, service in ALL.items() if not service_ends(service)]))
+@pytest.mark.parametrize("name", [name for name, service in ALL.items() if not service_ends(service)][::-1])
 def test_a_healthcheck_notices_when_its_service_is_gone(project: Project, name: str) -> None:
     """Last in this file, and who uses others before them: nothing is left running after it."""
     if name in MISSING:

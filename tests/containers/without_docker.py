@@ -24,11 +24,11 @@ from flowlake.market.s3server import KEEPER, _free_ports
 
 IMAGE_PROGRAMS = {
     "chrislusf/seaweedfs": ("weed",),
-    "postgres": (),
+    "postgres": (),  # its command begins with the program
     "prom/prometheus": ("prometheus",),
-    "prom/pushgateway": ("pushgateway",),
+    "prom/pushgateway": ("prometheus-pushgateway", "pushgateway"),
 }
-"""The entry point of each foreign image, as a program of this machine."""
+"""The entry point of each foreign image as a program of this machine, by the names that it may have here."""
 OWN_IMAGES = ("flowlake:", "flowlake-notebook:")
 UNSTATED_PORTS = {
     "s3": ("master.port", "volume.port", "filer.port", "master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc")
@@ -55,6 +55,10 @@ def search_path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), *([str(programs)] if programs else []), os.environ["PATH"]])
 
 
+def program_of(image: str) -> str | None:
+    return next((name for name in IMAGE_PROGRAMS.get(image, ()) if shutil.which(name, path=search_path())), None)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where things are on this machine that containers have to themselves."""
@@ -74,12 +78,13 @@ class Place:
         """What stands for `target`: a volume is one folder for all who name it, anything else is a service's own."""
         source = mounts(service).get(target, "")
         if source.startswith("./"):
-            return ROOT / source
+            return self.folder / "mounted" / source
         return self.folder / "volumes" / source if source else self.folder / name / target.strip("/").replace("/", "-")
 
     def localised(self, name: str, service: Service, text: str) -> str:
         """`text` of this service with names, ports and paths of this machine."""
-        text = re.sub(rf"(?<=[@/=])({'|'.join(self.names)})(?=[:/]|$)", _LOOPBACK, text).replace("0.0.0.0", _LOOPBACK)
+        names = "|".join((*self.names, "localhost"))
+        text = re.sub(rf"(?:(?<=//)|(?<=[@=\"]))({names})(?=[:/]|$)", _LOOPBACK, text).replace("0.0.0.0", _LOOPBACK)
         text = re.sub(r"(?:(?<=[:=])|^)(\d{4})(?![\w.])", lambda found: str(self.ports.get(found[1], found[1])), text)
         paths = {target: self.folder_of(name, service, target) for target in (*mounts(service), *IMAGE_FOLDERS)}
         paths |= {"/opt/flowlake/.venv": Path(sys.prefix), "/opt/flowlake": ROOT}
@@ -110,7 +115,7 @@ class Running:
     def start(self) -> None:
         self.home.mkdir(parents=True)
         for target in mounts(self.service):
-            self.place.folder_of(self.name, self.service, target).mkdir(parents=True, exist_ok=True)
+            self._mount(target)
         own = str(self.service["image"]).startswith(OWN_IMAGES)
         told = (image_environment() if own else {}) | {
             key: str(value) for key, value in self.service.get("environment", {}).items()
@@ -134,9 +139,18 @@ class Running:
                 start_new_session=True,
             )
 
+    def _mount(self, target: str) -> None:
+        """An empty folder, or for files of the repository a copy with the names and ports of this machine."""
+        source, folder = mounts(self.service)[target], self.place.folder_of(self.name, self.service, target)
+        folder.mkdir(parents=True, exist_ok=True)
+        if source.startswith("./"):
+            for file in (ROOT / source).iterdir():
+                text = file.read_text(encoding="utf-8")
+                (folder / file.name).write_text(self.place.localised(self.name, self.service, text), encoding="utf-8")
+
     def command(self) -> list[str]:
         image = str(self.service["image"]).rpartition(":")[0]
-        entry = self.service.get("entrypoint", IMAGE_PROGRAMS.get(image, ()))
+        entry = self.service.get("entrypoint", [found] if (found := program_of(image)) else [])
         words = [self.place.localised(self.name, self.service, str(word)) for word in [*entry, *self.service.get("command", [])]]
         words += [f"-{flag}={self.place.ports[flag]}" for flag in UNSTATED_PORTS.get(self.name, ())]
         if self.name == "notebook" and os.geteuid() == 0:
@@ -263,6 +277,6 @@ def missing_programs(services: Mapping[str, Service]) -> dict[str, str]:
             continue
         if image not in IMAGE_PROGRAMS:
             missing[name] = f"no program of {image} is known here"
-        elif shutil.which(IMAGE_PROGRAMS[image][0], path=search_path()) is None:
+        elif program_of(image) is None:
             missing[name] = f"{IMAGE_PROGRAMS[image][0]} is not installed"
     return missing
