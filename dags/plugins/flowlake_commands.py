@@ -38,13 +38,15 @@ def every(cron: str) -> CronTriggerTimetable:
     return CronTriggerTimetable(cron, timezone=TIME_ZONE, run_immediately=timedelta(minutes=10))
 
 
-def flowlake(context: dict[str, Any], *arguments: str) -> None:
-    """Run `flowlake ARGUMENTS`, its output in the task's log.
+def flowlake(context: dict[str, Any], *arguments: str, fine: tuple[int, ...] = ()) -> None:
+    """Run `flowlake ARGUMENTS`, its output in the task's log. Exit codes that are `fine` are as good as 0.
 
     Exit code 3 (something was quarantined) fails the task at once: to try again cures no file. Any other failure is retried.
     """
     code = _run(list(arguments), f"{context['dag'].dag_id}/{context['run_id']}")
     context["ti"].xcom_push(key=EXIT_CODE, value=code)
+    if code in fine:
+        return
     if code == QUARANTINED:
         raise AirflowFailException("something was quarantined: the lines above say what, why, and the cure")
     if code != DONE:

@@ -102,8 +102,13 @@ def due_at(session: date) -> datetime:
 
 
 def newest_due(now: datetime) -> date:
-    recent = sessions.sessions_between(now.date() - timedelta(days=14), now.date())
-    return max(session for session in recent if due_at(session) <= now)
+    return last_due(now, 1)[0]
+
+
+def last_due(now: datetime, count: int) -> list[date]:
+    """The newest sessions that are due, oldest first."""
+    recent = sessions.sessions_between(now.date() - timedelta(days=14 + 2 * count), now.date())
+    return [session for session in recent if due_at(session) <= now][-count:]
 
 
 def _at_or_after(day: date) -> date | None:

@@ -96,7 +96,7 @@ def test_airflow_knows_the_login_the_dags_and_the_pools(project: Project, variab
 
     def dags_or_errors() -> bool:
         errors = answer(f"{url}/api/v2/importErrors", token=token)["import_errors"]
-        return bool(errors) or answer(f"{url}/api/v2/dags", token=token)["total_entries"] == 5
+        return bool(errors) or answer(f"{url}/api/v2/dags", token=token)["total_entries"] == 6
 
     until(dags_or_errors, 120, project.running["airflow-dag-processor"].log)
     pools = {pool["name"]: pool["slots"] for pool in answer(f"{url}/api/v2/pools", token=token)["pools"]}

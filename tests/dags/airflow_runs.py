@@ -14,7 +14,7 @@ from flowlake.pipeline.local_airflow import LocalAirflow
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 SESSION_DAG = "flowlake_session"
-OTHER_DAGS = ("flowlake_late", "flowlake_models", "flowlake_backtest", "flowlake_maintenance")
+OTHER_DAGS = ("flowlake_late", "flowlake_models", "flowlake_backtest", "flowlake_maintenance", "flowlake_tell")
 ENDED = frozenset({"success", "failed"})
 
 

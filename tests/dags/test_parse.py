@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.utils.file import list_py_file_paths
+from session_timetable import last_due
 
 from dags.airflow_runs import DAGS
 from dags.test_commands import FakeTask, context_of
@@ -25,8 +27,8 @@ from flowlake.pipeline.plan import STEPS, producers
 from flowlake.pipeline.step import Stage
 
 STAGES = [stage.value for stage in Stage]
-DAG_IDS = {"flowlake_session", "flowlake_late", "flowlake_models", "flowlake_backtest", "flowlake_maintenance"}
-DAG_FILES = {"session.py", "late_data.py", "weekly.py", "maintenance.py"}
+DAG_IDS = {"flowlake_session", "flowlake_late", "flowlake_models", "flowlake_backtest", "flowlake_maintenance", "flowlake_tell"}
+DAG_FILES = {"session.py", "late_data.py", "weekly.py", "maintenance.py", "tell.py"}
 HEAVY = (
     "polars",
     "pandas",
@@ -136,10 +138,11 @@ class TypedError(Exception):
 
 
 def test_the_command_line_knows_every_command_that_a_task_types(bag: DagBag, monkeypatch: pytest.MonkeyPatch) -> None:
-    def typed(context: dict[str, Any], *arguments: str) -> None:
+    def typed(context: dict[str, Any], *arguments: str, fine: tuple[int, ...] = ()) -> None:
         raise TypedError(*arguments)
 
     monkeypatch.setenv("FLOWLAKE_BACKUP", "backup")
+    monkeypatch.setenv("FLOWLAKE_PUSHGATEWAY", "http://gateway:9091")
     commands = set()
     for dag in bag.dags.values():
         for task in dag.tasks:
@@ -158,7 +161,29 @@ def test_the_command_line_knows_every_command_that_a_task_types(bag: DagBag, mon
             arguments = [str(word) for word in stopped.value.args]
             assert parser().parse_args(arguments).command, arguments
             commands.add(arguments[0])
-    assert commands == {"run", "status", "models", "backtest", "verify", "backup", "prune"}
+    assert commands == {"run", "status", "models", "backtest", "verify", "backup", "prune", "alerts", "metrics"}
+
+
+def test_people_hear_of_the_newest_sessions_oldest_first_and_a_message_that_waits_is_no_failure(
+    bag: DagBag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed: list[list[str]] = []
+
+    def ran(arguments: list[str], parent: str) -> int:
+        typed.append(arguments)
+        return 3
+
+    monkeypatch.setattr(flowlake_commands, "_run", ran)
+    bag.dags["flowlake_tell"].get_task("people").python_callable(**context_of(FakeTask()))
+    told = [arguments[3] for arguments in typed]
+    assert all(arguments[:3] == ["alerts", "send", "--session"] for arguments in typed)
+    assert told == [str(session) for session in last_due(datetime.now(UTC), 5)]
+
+
+def test_without_a_gateway_nothing_is_pushed(bag: DagBag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLOWLAKE_PUSHGATEWAY", raising=False)
+    with pytest.raises(AirflowSkipException):
+        bag.dags["flowlake_tell"].get_task("prometheus").python_callable(**context_of(FakeTask()))
 
 
 def test_a_stage_that_gave_up_makes_the_run_red(bag: DagBag, monkeypatch: pytest.MonkeyPatch) -> None:
