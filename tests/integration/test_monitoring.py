@@ -22,6 +22,7 @@ from scipy.stats import chi2
 from flowlake.core.errors import UsageError
 from flowlake.core.sessions import actionable_at, close_utc, next_session, offset
 from flowlake.core.settings import Settings
+from flowlake.datasets.drift import MIN_VALUES
 from flowlake.datasets.ops import RUNS
 from flowlake.datasets.registry import DATASETS
 from flowlake.lake import journal
@@ -31,7 +32,7 @@ from flowlake.lake.store import LocalStore
 from flowlake.market.s3server import S3Server
 from flowlake.monitoring import exposition
 from flowlake.monitoring.metrics import FACTOR_PSI, METRICS, STEP_CPU, STEP_MEMORY, Sample
-from flowlake.pipeline.judging import MIN_VALUES, drift
+from flowlake.pipeline.judging import drift
 from flowlake.pipeline.measuring import measure
 from flowlake.pipeline.plan import select
 from flowlake.sources import feeds

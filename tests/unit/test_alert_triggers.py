@@ -5,13 +5,17 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from flowlake.alerts.triggers import TRIGGERS, Found
 from flowlake.core.alert_settings import TIERS, PriceLevel, price_levels
+from flowlake.core.sessions import sessions_between
+from flowlake.datasets.drift import drift_factors
 from flowlake.datasets.model import KNOWN_AT
 from flowlake.datasets.registry import DATASETS
+from flowlake.quant.stability import population_stability
 
 BEFORE, DAY = date(2024, 3, 1), date(2024, 3, 4)
 KNOWN = datetime(2024, 3, 5, 14, tzinfo=UTC)
@@ -40,6 +44,35 @@ def test_every_trigger_is_whole(trigger: Any) -> None:
     empty = {need.dataset: frame(need.dataset) for need in (*trigger.needs, *trigger.helps)}
     assert trigger.find(trigger, empty, DAY, ()).notifications == []
     assert len(BY_NAME) == len(TRIGGERS)
+
+
+# --- Drift ----------------------------------------------------------------------------------------------------------------------
+
+
+def panel(shift: float, sessions: int = 65, underlyings: int = 12) -> pl.DataFrame:
+    """Every factor a normal sample; that of the newest five sessions moved by `shift` for one of them."""
+    rng = np.random.default_rng(5)
+    days = sessions_between(date(2023, 9, 1), DAY)[-sessions:]
+    rows = [{"session": day, "underlying": f"U{i}", KNOWN_AT: KNOWN} for day in days for i in range(underlyings)]
+    columns = {name: rng.normal(size=len(rows)) for name in drift_factors()}
+    columns["atm_iv_30d_z"][-5 * underlyings :] += shift
+    schema = {"session": pl.Date(), "underlying": pl.String(), KNOWN_AT: pl.Datetime("ns", "UTC")}
+    return pl.DataFrame(rows, schema=schema).with_columns(pl.Series(name, values) for name, values in columns.items())
+
+
+def test_a_factor_that_moved_drifts_and_chance_does_not() -> None:
+    assert found("drift", {"factor_panel": panel(0.0)}).notifications == []
+    (told,) = found("drift", {"factor_panel": panel(2.0)}).notifications
+    assert (told.subject, told.tier, told.known_at_utc) == ("atm_iv_30d_z", "warning", KNOWN)
+    assert dict(told.facts)["sessions"].endswith("against the 60 before")
+    index = float(told.title.split()[-1])
+    frame_ = panel(2.0).get_column("atm_iv_30d_z").to_numpy()
+    assert index == pytest.approx(population_stability(frame_[:-60], frame_[-60:]).index, abs=0.005)
+
+
+def test_a_young_lake_has_no_drift_and_says_so() -> None:
+    told = found("drift", {"factor_panel": panel(2.0, sessions=5)})
+    assert (told.notifications, told.remarks) == ([], ["5 sessions of factors, more than 5 needed"])
 
 
 # --- Signals ---------------------------------------------------------------------------------------------------------------------

@@ -15,9 +15,11 @@ import polars as pl
 
 from flowlake.alerts.model import Notification
 from flowlake.core.alert_settings import PriceLevel
+from flowlake.datasets.drift import CURRENT_SESSIONS, MIN_VALUES, REFERENCE_SESSIONS, SIGNIFICANT_PSI, drift_factors
 from flowlake.datasets.model import KNOWN_AT, SESSION
 from flowlake.datasets.modules import RANKED_NODE
 from flowlake.datasets.signals import TIER_FLOORS
+from flowlake.quant.stability import population_stability
 
 Frames = Mapping[str, pl.DataFrame]
 
@@ -37,6 +39,8 @@ class Need:
 
     dataset: str
     sessions: int = 1
+    columns: tuple[str, ...] = ()
+    """Of a table by underlying; all of them where none is named."""
 
 
 @dataclass
@@ -198,6 +202,38 @@ def iv_rank_changes(trigger: Trigger, frames: Frames, session: date, watch: tupl
     return found
 
 
+def drifting_factors(trigger: Trigger, frames: Frames, session: date, watch: tuple[PriceLevel, ...]) -> Found:
+    """Inputs of the anomaly engines that are distributed unlike in the sessions before."""
+    panel = frames["factor_panel"]
+    days = panel.get_column(SESSION).unique().sort().to_list()
+    current, reference = days[-CURRENT_SESSIONS:], days[-CURRENT_SESSIONS - REFERENCE_SESSIONS : -CURRENT_SESSIONS]
+    found = Found()
+    if not reference:
+        found.remarks.append(f"{len(days)} sessions of factors, more than {CURRENT_SESSIONS} needed")
+        return found
+    now, earlier = (panel.filter(pl.col(SESSION).is_in(chosen)) for chosen in (current, reference))
+    for name in drift_factors():
+        samples = [frame.get_column(name).cast(pl.Float64).drop_nulls().to_numpy() for frame in (earlier, now)]
+        if min(sample.size for sample in samples) < MIN_VALUES:
+            continue
+        drift = population_stability(*samples)
+        if drift.index > max(SIGNIFICANT_PSI, drift.chance):
+            found.notifications.append(
+                trigger.tells(
+                    name,
+                    session,
+                    f"{name} drifts: stability index {drift.index:.2f}",
+                    max(panel.filter(pl.col(SESSION) == session).get_column(KNOWN_AT)),
+                    facts=(
+                        ("sessions", f"{current[0]} to {current[-1]} against the {len(reference)} before"),
+                        ("chance alone", f"up to {drift.chance:.2f}"),
+                    ),
+                    doubts=("A market that moves as a whole drifts as well: docs/runbook.md, FlowlakeInputDrift.",),
+                )
+            )
+    return found
+
+
 _AGREES = {"accumulation": (1.0, "towards calls"), "distribution": (-1.0, "towards puts")}
 
 
@@ -267,6 +303,15 @@ TRIGGERS = (
         0,
         (Need("runs"),),
         refused_partitions,
+    ),
+    Trigger(
+        "drift",
+        f"Factors whose stability index over {CURRENT_SESSIONS} sessions against the {REFERENCE_SESSIONS} before is above "
+        f"{SIGNIFICANT_PSI:g} and above chance",
+        "warning",
+        10,
+        (Need("factor_panel", CURRENT_SESSIONS + REFERENCE_SESSIONS, drift_factors()),),
+        drifting_factors,
     ),
     Trigger(
         "top_signal",

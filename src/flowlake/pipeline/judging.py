@@ -7,7 +7,7 @@ from datetime import date
 
 import polars as pl
 
-from flowlake.datasets.factors import ENGINE_FEATURES, FACTOR_PANEL
+from flowlake.datasets.drift import CURRENT_SESSIONS, MIN_VALUES, REFERENCE_SESSIONS, drift_factors
 from flowlake.datasets.model import SESSION
 from flowlake.datasets.signals import LABELS
 from flowlake.lake.lake import Lake
@@ -17,10 +17,6 @@ from flowlake.quant.stability import population_stability
 
 OUTCOME_SESSIONS = 60
 """Outcomes that were complete in so many sessions are judged."""
-CURRENT_SESSIONS = 5
-REFERENCE_SESSIONS = 60
-MIN_VALUES = 20
-"""Values that either sample needs; with less there is no index."""
 
 
 def hits(lake: Lake, session: date) -> Iterator[Sample]:
@@ -38,18 +34,12 @@ def hits(lake: Lake, session: date) -> Iterator[Sample]:
             yield metrics.HIT_OUTCOMES.of(count, tier, label, str(horizon))
 
 
-def factors() -> tuple[str, ...]:
-    """Columns of the panel whose drift is measured: what the anomaly engines look at, and the figure behind each."""
-    behind = {name.removesuffix("_z") for name in ENGINE_FEATURES} & set(FACTOR_PANEL.column_names)
-    return tuple(sorted({*behind, *ENGINE_FEATURES}))
-
-
 def drift(lake: Lake, session: date) -> Iterator[Sample]:
     """Every factor of the newest sessions up to `session` against the sessions before them, as known at its decision time."""
     known = lake.as_of(session)
     days = known.sessions("factor_panel")
     current, reference = days[-CURRENT_SESSIONS:], days[-CURRENT_SESSIONS - REFERENCE_SESSIONS : -CURRENT_SESSIONS]
-    names = factors()
+    names = drift_factors()
     rows = known.read("factor_panel", [*reference, *current]).select(SESSION, *names).collect()
     now = rows.filter(pl.col(SESSION).is_in(current))
     earlier = rows.filter(pl.col(SESSION).is_in(reference))

@@ -21,7 +21,7 @@ from flowlake.core.alert_settings import AlertSettings, PriceLevel
 from flowlake.core.errors import FlowlakeError, UsageError
 from flowlake.core.sessions import CALENDAR_FIRST, decision_time, sessions_between
 from flowlake.core.settings import Settings, load_alert_settings, without_secrets
-from flowlake.datasets.model import SESSION
+from flowlake.datasets.model import KNOWN_AT, SESSION
 from flowlake.datasets.ops import INVOCATIONS, RUNS
 from flowlake.datasets.registry import DATASETS
 from flowlake.lake import journal
@@ -212,7 +212,8 @@ class _Reader:
             return journal.records(self._store, INVOCATIONS).filter(covers)
         if self._index.get(ds, self._session) is None:
             return None
-        rows = self._reader.read(Slice(ds, need.sessions, adjust=need.sessions > 1))
+        columns = ("underlying", *need.columns, KNOWN_AT) if need.columns else ()
+        rows = self._reader.read(Slice(ds, need.sessions, adjust=need.sessions > 1, columns=columns))
         first = sessions_between(self._session - timedelta(days=2 * need.sessions + 10), self._session)[-need.sessions]
         return None if rows is None else rows.filter(pl.col(SESSION) >= first)
 
