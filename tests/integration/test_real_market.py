@@ -28,7 +28,7 @@ from flowlake.lake.store import open_store
 from flowlake.market.s3server import S3Server
 from flowlake.pipeline.plan import select
 from flowlake.pipeline.run import Report, Request, run
-from flowlake.quant import european
+from flowlake.quant import american, european
 from flowlake.sources.bucket import Bucket
 
 OPTION_DAY, OPTION_MINUTE = "us_options_opra/day_aggs_v1", "us_options_opra/minute_aggs_v1"
@@ -431,6 +431,8 @@ def test_gamma_exposure_is_the_sum_over_the_contracts(chain: Market, without_ope
     terms = chain.lake.read("contracts", sessions=CHAIN_DAY).select("contract", "expires_utc", "multiplier").collect()
     close = at_et(CHAIN_DAY, time(16, 0))
     spot, total = number(row, "spot_close"), 0.0
+    actions = chain.lake.read("corporate_actions", sessions=CHAIN_DAY, underlyings="SPY").collect()
+    paid = actions.filter((pl.col("kind") == "cash_dividend") & (pl.col("ex_date") > CHAIN_DAY)).sort("ex_date")
     rows = implied.join(terms, on="contract").filter(pl.col("expiry") > CHAIN_DAY).sort("strike", "contract")
     for expiry in rows.partition_by("expiry"):
         years = (expiry["expires_utc"][0] - close).total_seconds() / (365 * 86_400)
@@ -444,10 +446,17 @@ def test_gamma_exposure_is_the_sum_over_the_contracts(chain: Market, without_ope
         order = np.argsort(k[smile])
         moneyness = np.log(expiry["strike"].to_numpy() / (spot * carry))
         vol = np.where(np.isnan(vol), np.interp(moneyness, k[smile][order], vol[smile][order]), vol)
-        d1 = (-moneyness + 0.5 * vol**2 * years) / (vol * math.sqrt(years))
-        gamma = np.exp(-0.5 * d1**2) / math.sqrt(2 * math.pi) / (spot * vol * math.sqrt(years))
+        strike, right = expiry["strike"].to_numpy(), np.where(call, 1, -1)
+        rate = float((-expiry["discount"].log() / expiry["years"]).median())  # type: ignore[arg-type]
+        # An ex-date begins with the regular session, six and a half hours before its close.
+        ahead = paid.filter(pl.col("ex_date") <= expiry["expiry"][0])
+        times = ((ahead["ex_date"] - CHAIN_DAY).dt.total_days().to_numpy() - 6.5 / 24) / 365
+        amounts = ahead["cash_amount_usd"].to_numpy()
+        held_stock = spot - float(np.sum(amounts * np.exp(-rate * times)))
+        residual = rate - math.log(spot * carry / held_stock) / years
+        gamma = american.greeks(spot, strike, years, vol, right, rate, residual, times, amounts).gamma
         held = np.array([counts[f"O:{contract}"] for contract in expiry["contract"]])
-        total += float(np.sum(np.where(call, 1, -1) * gamma * held * expiry["multiplier"].to_numpy() * spot**2 * 0.01))
+        total += float(np.sum(right * gamma * held * expiry["multiplier"].to_numpy() * spot**2 * 0.01))
     assert row["gamma_exposure_usd"] == pytest.approx(total, rel=1e-6)
 
 
