@@ -63,7 +63,7 @@ class Started:
         return time.monotonic() - began
 
     def until_alone(self) -> None:
-        """What watches over a process ends a blink after it."""
+        """What keeps a process ends a blink after it."""
         wait_until(lambda: self.descendants() == [], "the end of all that it started", STOP_SECONDS)
 
     def descendants(self) -> list[str]:

@@ -323,24 +323,26 @@ def _lives(task: psutil.Process) -> bool:
 def _killed_below(keeper: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Kill what the program under `keeper` started: tasks and their commands.
 
-    They are halted and looked up once more before, so that none starts another between being found and being killed.
+    They are halted and looked up once more before, so that none starts another between being found and being killed. What was
+    halted is killed even if the second look finds it no more: the keeper may have ended meanwhile.
     """
     import psutil
 
-    found: list[psutil.Process] = []
+    found: dict[int, psutil.Process] = {}
     for _ in range(2):
-        found = []
+        below: list[psutil.Process] = []
         with suppress(psutil.NoSuchProcess):
             for program in psutil.Process(keeper.pid).children():
                 with suppress(psutil.NoSuchProcess):
-                    found += program.children(recursive=True)
-        for child in found:
+                    below += program.children(recursive=True)
+        for child in below:
             with suppress(psutil.NoSuchProcess):
                 child.suspend()
-    for child in found:
+                found[child.pid] = child
+    for child in found.values():
         with suppress(psutil.NoSuchProcess):
             child.kill()
-    return found
+    return list(found.values())
 
 
 def serve(settings: Settings, folder: Path, dags: Path, port: int, spec: MarketSpec) -> int:
