@@ -203,8 +203,13 @@ class Bucket:
             except FlowlakeError as error:
                 result = error
             if on_done is not None:
-                with turn:
-                    on_done(result)
+                try:
+                    with turn:
+                        on_done(result)
+                except BaseException:
+                    # The thread that waits for the results may be slow to wake: until then the others would fetch on.
+                    stopped.set()
+                    raise
             return result
 
         with ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="fetch") as pool:
