@@ -62,10 +62,6 @@ class Started:
         self.process.wait(STOP_SECONDS)
         return time.monotonic() - began
 
-    def until_alone(self) -> None:
-        """What keeps a process ends a blink after it."""
-        wait_until(lambda: self.descendants() == [], "the end of all that it started", STOP_SECONDS)
-
     def descendants(self) -> list[str]:
         """The command lines of all processes that were started by this command, also of those whose parent is gone."""
         found = []
@@ -162,7 +158,7 @@ def test_ctrl_c_while_it_starts(folder: Path, line: str) -> None:
         time.sleep(1.5)
         assert one.signal(signal.SIGINT) < STOP_SECONDS
         assert (one.process.returncode, one.said.splitlines()[-1]) == (0, "stopped")
-        one.until_alone()
+        assert one.descendants() == []
 
 
 @pytest.mark.real("airflow", "s3")
@@ -187,7 +183,7 @@ def test_it_runs_is_stopped_within_a_task_goes_on_and_is_killed(folder: Path) ->
         os.killpg(one.process.pid, signal.SIGINT)  # impatient: twice
         assert one.signal(signal.SIGINT) < STOP_SECONDS
         assert (one.process.returncode, one.said.splitlines()[-1]) == (0, "stopped")
-        one.until_alone()
+        assert one.descendants() == []
 
     # A task that had to wait for its next try would come too late.
     with started(folder / "airflow", cwd=folder, variables={"FLOWLAKE_RETRY_SECONDS": "3600"}) as again:
@@ -229,7 +225,7 @@ def test_the_bucket_of_the_settings_and_sigterm(tmp_path: Path) -> None:
             wait_until(lambda: list(published.rglob("*.parquet")), "a partition", READY_SECONDS)
             assert one.signal(signal.SIGTERM) < STOP_SECONDS
             assert one.process.returncode == 0
-            one.until_alone()
+            assert one.descendants() == []
     assert not any(
         value in path.read_text(errors="replace") for path in (tmp_path / "airflow").rglob("*.log") for value in keys.values()
     )

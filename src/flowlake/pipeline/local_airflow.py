@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -295,6 +295,8 @@ def _stop_all(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
     The scheduler would wait for the tasks that run, for hours if need be. They are killed instead, which costs little: the lake is
     whole at any moment, and the next start finds tasks without a process and begins them again at once, as one more try.
     """
+    import psutil
+
     for process in processes.values():
         if process.stdin is not None:
             process.stdin.close()
@@ -306,8 +308,25 @@ def _stop_all(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    while time.monotonic() < until and any(_lives(task) for task in tasks):
+    sessions = {process.pid for process in processes.values()}
+    while left := [one for one in (*tasks, *_in_sessions(sessions)) if _lives(one)]:
+        if time.monotonic() > until:
+            for one in left:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            return
         time.sleep(0.05)
+
+
+def _in_sessions(leaders: Set[int]) -> list[psutil.Process]:
+    """Processes of the sessions that these began, also where the leader has ended."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):
+            found += [process] if os.getsid(process.pid) in leaders else []
+    return found
 
 
 def _lives(task: psutil.Process) -> bool:
