@@ -7,6 +7,8 @@ UV_VERSION := 0.13.8
 UV := .uv/bin/uv
 RUN := .venv/bin/python
 STAMP := .venv/.synced
+# Where it is set, every process compiles its libraries anew: four seconds of each command.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## what each target does
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
