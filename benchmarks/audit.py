@@ -37,6 +37,7 @@ from flowlake.datasets.curated import OPTION_TRADES
 from flowlake.datasets.model import Dataset
 from flowlake.datasets.raw import MASSIVE_OPTION_TRADES
 from flowlake.lake import partitions
+from flowlake.pipeline.usage import peak_memory_bytes
 from flowlake.quality.audit import audit_file
 
 DAY = date(2024, 3, 13)
@@ -195,12 +196,6 @@ class InDuckDB:
 # --- Measuring -----------------------------------------------------------------------------------------------------
 
 
-def peak_mb() -> float:
-    """High-water mark of this process's resident memory. Not `ru_maxrss`: that is inherited from whoever started the process."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
-
-
 def judged_by_flowlake(ds: Dataset, path: Path) -> list[int]:
     result = audit_file(ds, path, DAY)
     return [len(result.failures), sum(failure.count for failure in result.failures)]
@@ -217,7 +212,8 @@ def measure(who: str, name: str, path: Path) -> None:
     began, wall = time.process_time(), time.perf_counter()
     found = judge(path)
     cpu, elapsed = time.process_time() - began, time.perf_counter() - wall
-    print(json.dumps({"first": began - first, "cpu": cpu, "wall": elapsed, "peak": peak_mb(), "failing": sum(found)}))
+    peak = (peak_memory_bytes() or 0) / 2**20
+    print(json.dumps({"first": began - first, "cpu": cpu, "wall": elapsed, "peak": peak, "failing": sum(found)}))
 
 
 def process(*arguments: str) -> str:

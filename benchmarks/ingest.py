@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import polars as pl
 
 from flowlake.datasets.batch import Stream
 from flowlake.lake.columnar import PartitionWriter
+from flowlake.pipeline.usage import peak_memory_bytes
 
 DAY = date(2024, 3, 13)
 OPEN_NS = 1_710_336_600_000_000_000
@@ -193,7 +193,7 @@ def contend(name: str, source: Path, folder: Path, small: Path) -> None:
     before, began = time.process_time(), time.perf_counter()
     work(source, folder)
     spent = {"cpu": time.process_time() - before, "wall": time.perf_counter() - began}
-    print(json.dumps({**spent, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(json.dumps({**spent, "peak_mb": (peak_memory_bytes() or 0) / 2**20}))
 
 
 def made_aside(path: Path, rows: int) -> None:

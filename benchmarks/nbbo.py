@@ -27,6 +27,7 @@ import polars as pl
 
 from flowlake.flow import nbbo
 from flowlake.flow.nbbo import Nbbo, Quotes
+from flowlake.pipeline.usage import peak_memory_bytes
 
 SESSION_NS = 23_400 * 10**9
 PER_CONTRACT = 2_500
@@ -86,12 +87,6 @@ def from_file(path: str) -> Iterator[Quotes]:
         yield batch({column.name: column.to_numpy() for column in rows.iter_columns()})
 
 
-def peak_mb() -> float:
-    """Most memory that this process has held."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
 def polars_join(prints: pl.DataFrame, quotes: pl.DataFrame) -> pl.DataFrame:
     return prints.join_asof(quotes, on="ts_ns", by="contract", allow_exact_matches=False, check_sortedness=False)
 
@@ -146,7 +141,7 @@ def contender(name: str, prints: str, quotes: str) -> None:
     else:
         frame = RIVALS[name](prints, quotes)
         columns = frame["bid"], frame["ask_size"].cast(pl.Float64)
-    took, peak = time.process_time() - began, peak_mb()
+    took, peak = time.process_time() - began, (peak_memory_bytes() or 0) / 2**20
     print(json.dumps({"seconds": took, "peak_mb": peak, "fingerprint": fingerprint(*columns)}))
 
 

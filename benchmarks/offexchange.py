@@ -12,7 +12,6 @@ thread (set POLARS_MAX_THREADS=1); compiled code is warm. Peak memory is that of
 from __future__ import annotations
 
 import io
-import resource
 import sys
 import time
 from datetime import date
@@ -28,6 +27,7 @@ from flowlake.flow.lit import RULE_NAMES, lit_of, numbers, sides
 from flowlake.flow.offexchange import executed, offexchange_activity
 from flowlake.flow.offexchange_history import offexchange_accumulation
 from flowlake.market import MarketSpec, build
+from flowlake.pipeline.usage import peak_memory_bytes
 from flowlake.sources import massive
 
 DAY = date(2024, 3, 13)
@@ -106,7 +106,7 @@ def cost(millions: list[float]) -> None:
         began = time.process_time()
         offexchange_activity(tables, DAY)
         derived = time.process_time() - began
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        peak = (peak_memory_bytes() or 0) / 1e9
         file = io.BytesIO()
         raw.write_parquet(file)
         file.seek(0)

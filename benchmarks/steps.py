@@ -53,13 +53,7 @@ def measure(name: str) -> None:
     task.step.load() if task.step.function else None
     began = time.process_time()
     result = execute(task, context)
-    print(json.dumps([result.status, result.detail, peak_mb(), time.process_time() - began]))
-
-
-def peak_mb() -> float:
-    """High-water mark of this process's resident memory. Not `ru_maxrss`: that is inherited from whoever started the process."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
+    print(json.dumps([result.status, result.detail, (result.peak_memory_bytes or 0) / 2**20, time.process_time() - began]))
 
 
 def measured(settings: Settings, name: str) -> tuple[float, float]:

@@ -107,8 +107,7 @@ def newest_due(now: datetime) -> date:
 
 def last_due(now: datetime, count: int) -> list[date]:
     """The newest sessions that are due, oldest first."""
-    recent = sessions.sessions_between(now.date() - timedelta(days=14 + 2 * count), now.date())
-    return [session for session in recent if due_at(session) <= now][-count:]
+    return sessions.last_actionable(now - MARGIN, count)
 
 
 def _at_or_after(day: date) -> date | None:

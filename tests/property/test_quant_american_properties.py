@@ -60,8 +60,9 @@ def test_price_rises_with_vol_stays_in_bounds_and_inverts(
     found = american.implied_vol(price, 100.0, k, years, right, rate, carry, times, amounts)
     known = ~np.isnan(found)
     back = american.price(100.0, k, years, np.where(known, found, 0.3), right, rate, carry, times, amounts)
-    # Where exercise today stops being best the price has a corner in the volatility, and the answer less digits.
-    np.testing.assert_allclose(back[known], price[known], atol=2e-5, rtol=1e-9)
+    # An ex-date within the day makes corners, and by rounding jumps, of the price in the volatility.
+    is_near = any(0.0 < t < 1 / 365 for t in times)
+    np.testing.assert_allclose(back[known], price[known], atol=2e-5 if is_near else 1e-7, rtol=1e-9)
 
 
 @settings(max_examples=150)

@@ -15,7 +15,14 @@ import polars as pl
 
 from flowlake.alerts.model import Notification
 from flowlake.core.alert_settings import PriceLevel
-from flowlake.datasets.drift import CURRENT_SESSIONS, MIN_VALUES, REFERENCE_SESSIONS, SIGNIFICANT_PSI, drift_factors
+from flowlake.datasets.drift import (
+    CURRENT_SESSIONS,
+    REFERENCE_SESSIONS,
+    SIGNIFICANT_PSI,
+    drift_factors,
+    samples,
+    windows,
+)
 from flowlake.datasets.model import KNOWN_AT, SESSION
 from flowlake.datasets.modules import RANKED_NODE
 from flowlake.datasets.signals import TIER_FLOORS
@@ -206,17 +213,13 @@ def drifting_factors(trigger: Trigger, frames: Frames, session: date, watch: tup
     """Inputs of the anomaly engines that are distributed unlike in the sessions before."""
     panel = frames["factor_panel"]
     days = panel.get_column(SESSION).unique().sort().to_list()
-    current, reference = days[-CURRENT_SESSIONS:], days[-CURRENT_SESSIONS - REFERENCE_SESSIONS : -CURRENT_SESSIONS]
+    over = windows(days)
     found = Found()
-    if not reference:
+    if not over.reference:
         found.remarks.append(f"{len(days)} sessions of factors, more than {CURRENT_SESSIONS} needed")
         return found
-    now, earlier = (panel.filter(pl.col(SESSION).is_in(chosen)) for chosen in (current, reference))
-    for name in drift_factors():
-        samples = [frame.get_column(name).cast(pl.Float64).drop_nulls().to_numpy() for frame in (earlier, now)]
-        if min(sample.size for sample in samples) < MIN_VALUES:
-            continue
-        drift = population_stability(*samples)
+    for name, reference, current in samples(panel, over):
+        drift = population_stability(reference, current)
         if drift.index > max(SIGNIFICANT_PSI, drift.chance):
             found.notifications.append(
                 trigger.tells(
@@ -225,7 +228,7 @@ def drifting_factors(trigger: Trigger, frames: Frames, session: date, watch: tup
                     f"{name} drifts: stability index {drift.index:.2f}",
                     max(panel.filter(pl.col(SESSION) == session).get_column(KNOWN_AT)),
                     facts=(
-                        ("sessions", f"{current[0]} to {current[-1]} against the {len(reference)} before"),
+                        ("sessions", f"{over.current[0]} to {over.current[-1]} against the {len(over.reference)} before"),
                         ("chance alone", f"up to {drift.chance:.2f}"),
                     ),
                     doubts=("A market that moves as a whole drifts as well: docs/runbook.md, FlowlakeInputDrift.",),

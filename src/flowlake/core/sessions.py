@@ -115,6 +115,12 @@ def actionable_at(session: date) -> datetime:
     return max(decision_time(session), published)
 
 
+def last_actionable(moment: datetime, count: int) -> list[date]:
+    """The newest sessions whose `actionable_at` has passed, oldest first; fewer at the ends of the calendar."""
+    recent = sessions_between(moment.date() - timedelta(days=14 + 2 * count), moment.date())
+    return [session for session in recent if actionable_at(session) <= moment][-count:]
+
+
 def open_interest_known_at(session: date) -> datetime:
     """Open interest of a session's close is published 06:30 New York on the next session."""
     return at_et(next_session(session), OPEN_INTEREST_TIME_ET)

@@ -104,7 +104,7 @@ def exercise_premiums(rows: pl.DataFrame, iv: Float, schedule: pl.DataFrame) -> 
         array(strikes, name) for name in ("forward", "spot", "strike", "years", "vol", "discount")
     )
     dividends, rate = dividends_ahead(strikes, schedule), _rates(discount, years)
-    yields = residual_yields(forward, spot, years, rate, dividends)
+    yields = residual_yields(forward, spot - dividends.present_value(rate), years, rate)
     call, put = (
         american.price(spot, strike, years, vol, side, rate, yields, *dividends)
         - european.price(forward, strike, years, vol, side, discount)
@@ -114,9 +114,8 @@ def exercise_premiums(rows: pl.DataFrame, iv: Float, schedule: pl.DataFrame) -> 
     return strikes.select(*_EXPIRY, "strike", pl.Series("premium", premium).fill_nan(None).fill_null(0.0))
 
 
-def residual_yields(forward: Float, spot: Float, years: Float, rate: Float, dividends: Dividends) -> Float:
-    """The q of forward = (spot - PV(dividends)) exp((rate - q) years); NaN where there is none."""
-    held = spot - dividends.present_value(rate)
+def residual_yields(forward: Float, held: Float, years: Float, rate: Float) -> Float:
+    """The q of forward = held exp((rate - q) years), where `held` is spot - PV(dividends); NaN where there is none."""
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where((held > 0.0) & (forward > 0.0) & (years > 0.0), rate - np.log(forward / held) / years, np.nan)
     # A rounding error is no yield: it would make every call one that might be exercised early.
@@ -135,9 +134,11 @@ def european_solution(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
         array(rows, name) for name in ("price", "spot", "forward", "strike", "years", "discount")
     )
     right, rate, dividends = rights(rows), _rates(discount, years), dividends_ahead(rows, schedule)
-    yields = residual_yields(forward, spot, years, rate, dividends)
-    held = np.where(np.isfinite(yields), spot - dividends.present_value(rate), forward * discount)
-    found = european.implied_vol_greeks(price, held, strike, years, right, rate, np.where(np.isfinite(yields), yields, 0.0))
+    held = spot - dividends.present_value(rate)
+    yields = residual_yields(forward, held, years, rate)
+    is_known = np.isfinite(yields)
+    base, carried = np.where(is_known, held, forward * discount), np.where(is_known, yields, 0.0)
+    found = european.implied_vol_greeks(price, base, strike, years, right, rate, carried)
     reason = european.implied_vol_reason(price, forward, strike, years, right, discount)
     return Solution(found.iv, found.delta, found.gamma, found.vega, found.theta, np.asarray(reason, dtype=np.float64))
 
@@ -160,10 +161,10 @@ def _by_chunks(compute: Callable[[pl.DataFrame, pl.DataFrame], Columns], rows: p
 def _exposure_part(rows: pl.DataFrame, schedule: pl.DataFrame) -> american.ExposureGreeks:
     spot, forward, strike, years, vol, rate = (array(rows, name) for name in ("spot", "forward", "strike", "years", "vol", "rate"))
     right, dividends = rights(rows), dividends_ahead(rows, schedule)
-    yields = residual_yields(forward, spot, years, rate, dividends)
+    aside = dividends.present_value(rate)
+    yields = residual_yields(forward, spot - aside, years, rate)
     early = (rows["exercise"] == "american").fill_null(False).to_numpy()
     terms = (spot, strike, years, vol, right, rate, yields, *dividends)
-    aside = dividends.present_value(rate)
     plain = european.greeks(*(term[~early] for term in (spot - aside, strike, years, vol, right, rate, yields)))
     # As time passes what is set apart for dividends earns interest, at the cost of the rest of the spot.
     charm = plain.charm - (rate * aside)[~early] * plain.gamma
@@ -179,7 +180,8 @@ def _american_part(rows: pl.DataFrame, schedule: pl.DataFrame) -> Solution:
         array(rows, name) for name in ("price", "spot", "forward", "strike", "years", "discount")
     )
     right, rate, dividends = rights(rows), _rates(discount, years), dividends_ahead(rows, schedule)
-    terms = (price, spot, strike, years, right, rate, residual_yields(forward, spot, years, rate, dividends), *dividends)
+    yields = residual_yields(forward, spot - dividends.present_value(rate), years, rate)
+    terms = (price, spot, strike, years, right, rate, yields, *dividends)
     found = american.implied_vol_greeks(*terms)
     # The reason costs as much as the volatility, so only those without one are asked for it.
     reason, unsolved = np.zeros(rows.height), np.isnan(found.iv)

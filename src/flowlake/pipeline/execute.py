@@ -36,7 +36,7 @@ from flowlake.lake.store import Store, open_store
 from flowlake.pipeline.candidates import Candidate, Sealing, TableCandidate, staged, staged_parts
 from flowlake.pipeline.ingest import Ingester, Source, SourceObject, raw_output, raw_stream
 from flowlake.pipeline.step import Read, Step
-from flowlake.pipeline.usage import cpu_seconds, peak_memory_bytes
+from flowlake.pipeline.usage import peak_memory_bytes
 from flowlake.quality.audit import AuditResult
 
 log = logging.getLogger("flowlake")
@@ -154,7 +154,7 @@ def execute(task: Task, context: Context, awaits: str = "") -> StepResult:
     without it; a windowed or fitted step waits, because its output is not replaced when the file comes.
     """
     result = StepResult(task.step.name, task.session, "failed", awaits=awaits)
-    began, spent = time.monotonic(), cpu_seconds()
+    began, spent = time.monotonic(), time.process_time()
     try:
         if awaits and task.step.vintage:
             result.status, result.detail = "blocked", f"waits for {awaits}, which the bucket did not give"
@@ -173,7 +173,7 @@ def execute(task: Task, context: Context, awaits: str = "") -> StepResult:
             raise
     if result.status != "failed":
         context.ingester.forget(task.objects)
-    result.seconds, result.cpu_seconds = time.monotonic() - began, cpu_seconds() - spent
+    result.seconds, result.cpu_seconds = time.monotonic() - began, time.process_time() - spent
     result.peak_memory_bytes = peak_memory_bytes()
     return result
 

@@ -7,7 +7,7 @@ from datetime import date
 
 import polars as pl
 
-from flowlake.datasets.drift import CURRENT_SESSIONS, MIN_VALUES, REFERENCE_SESSIONS, drift_factors
+from flowlake.datasets.drift import drift_factors, samples, windows
 from flowlake.datasets.model import SESSION
 from flowlake.datasets.signals import LABELS
 from flowlake.lake.lake import Lake
@@ -37,18 +37,14 @@ def hits(lake: Lake, session: date) -> Iterator[Sample]:
 def drift(lake: Lake, session: date) -> Iterator[Sample]:
     """Every factor of the newest sessions up to `session` against the sessions before them, as known at its decision time."""
     known = lake.as_of(session)
-    days = known.sessions("factor_panel")
-    current, reference = days[-CURRENT_SESSIONS:], days[-CURRENT_SESSIONS - REFERENCE_SESSIONS : -CURRENT_SESSIONS]
+    over = windows(known.sessions("factor_panel"))
     names = drift_factors()
-    rows = known.read("factor_panel", [*reference, *current]).select(SESSION, *names).collect()
-    now = rows.filter(pl.col(SESSION).is_in(current))
-    earlier = rows.filter(pl.col(SESSION).is_in(reference))
+    rows = known.read("factor_panel", [*over.reference, *over.current]).select(SESSION, *names).collect()
     today = rows.filter(pl.col(SESSION) == session)
-    for name in names:
-        if today.height:
+    if today.height:
+        for name in names:
             yield metrics.FACTOR_MISSING.of(today.get_column(name).null_count() / today.height, name)
-        samples = [frame.get_column(name).cast(pl.Float64).drop_nulls().to_numpy() for frame in (earlier, now)]
-        if min(sample.size for sample in samples) >= MIN_VALUES:
-            found = population_stability(*samples)
-            yield metrics.FACTOR_PSI.of(found.index, name)
-            yield metrics.FACTOR_PSI_CHANCE.of(found.chance, name)
+    for name, reference, current in samples(rows, over):
+        found = population_stability(reference, current)
+        yield metrics.FACTOR_PSI.of(found.index, name)
+        yield metrics.FACTOR_PSI_CHANCE.of(found.chance, name)

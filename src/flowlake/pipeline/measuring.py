@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import polars as pl
 
 from flowlake import __version__
 from flowlake.core.errors import UsageError
-from flowlake.core.sessions import CALENDAR_FIRST, actionable_at, close_utc, is_session, sessions_between
+from flowlake.core.sessions import CALENDAR_FIRST, actionable_at, close_utc, is_session, last_actionable, sessions_between
 from flowlake.core.settings import Settings, without_secrets
 from flowlake.datasets.model import Dataset
 from flowlake.datasets.ops import AUDITS, OBJECTS, PUBLICATIONS, RUNS, STATUSES
@@ -89,10 +90,9 @@ def push(settings: Settings, gateway: str = "", instance: str = "", session: dat
 
 def last_due(now: datetime) -> date:
     """The newest session whose signals can be there: its decision time and the vendor's hour of publication have passed."""
-    ready = [day for day in sessions_between(now.date() - timedelta(days=14), now.date()) if actionable_at(day) <= now]
-    if not ready:
+    if not (ready := last_actionable(now, 1)):
         raise UsageError(f"{now:%Y-%m-%d} is outside the calendar", f"give --session, a day from {CALENDAR_FIRST} on")
-    return ready[-1]
+    return ready[0]
 
 
 @dataclass
@@ -202,10 +202,10 @@ def _audits(found: _Lake) -> Iterator[Sample]:
 def _quarantine(found: _Lake) -> Iterator[Sample]:
     """Every dataset that is served has a 0, so that an alert can tell none from not measured."""
     entries = {(refusal.dataset, refusal.kind, refusal.session) for refusal in refusals(found.lake.store)}
-    for dataset in sorted({*found.sessions, *(name for name, _, _ in entries)}):
+    counts = Counter((dataset, kind) for dataset, kind, _ in entries)
+    for dataset in sorted({*found.sessions, *(name for name, _ in counts)}):
         for kind in KINDS:
-            count = sum((name, each) == (dataset, kind) for name, each, _ in entries)
-            yield metrics.QUARANTINE.of(count, dataset, kind)
+            yield metrics.QUARANTINE.of(counts[dataset, kind], dataset, kind)
 
 
 def _signals(found: _Lake) -> Iterator[Sample]:

@@ -1,17 +1,11 @@
-"""What a process has spent so far: a step's share is the difference."""
+"""What memory a process has taken so far."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
 _PEAK = "VmHWM:"
-
-
-def cpu_seconds() -> float:
-    """Processor time of this process and all its threads, user and system."""
-    return time.process_time()
 
 
 def peak_memory_bytes() -> int | None:

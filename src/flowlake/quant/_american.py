@@ -534,6 +534,17 @@ def slopes(work: Float, held: float) -> tuple[float, float]:
     return (left * (high - held) + right * (held - low)) / (high - low), 2.0 * (right - left) / (high - low)
 
 
+@inlined
+def european_slopes(
+    held: float, strike: float, years: float, s: float, right: float, carry: float, dividend_yield: float
+) -> tuple[float, float, float, float]:
+    """d1, the density exp(-q years) phi(d1), delta and gamma of the European option on what is held, for total volatility s."""
+    d1 = (log_moneyness(held, strike) + carry * years) / s + 0.5 * s
+    spread = math.exp(-dividend_yield * years)
+    density = spread * PHI_ZERO * math.exp(-0.5 * d1 * d1)
+    return d1, density, right * spread * normal_cdf(right * d1), density / (held * s)
+
+
 @part
 def differentiate(
     grid: Grid, out: Float, i: int, work: Float, spot: float, strike: float, years: float, vol: float, right: float,
@@ -551,12 +562,8 @@ def differentiate(
     carry = rate - dividend_yield
     root = math.sqrt(years)
     s = vol * root
-    d1 = (log_moneyness(held, strike) + carry * years) / s + 0.5 * s
-    spread = math.exp(-dividend_yield * years)
-    density = spread * PHI_ZERO * math.exp(-0.5 * d1 * d1)
+    d1, density, delta, gamma = european_slopes(held, strike, years, s, right, carry, dividend_yield)
     bond = strike * math.exp(-rate * years) * normal_cdf(right * (d1 - s))
-    delta = right * spread * normal_cdf(right * d1)
-    gamma = density / (held * s)
     vega = held * density * root
     # The dividends set apart weigh less at a higher rate, which leaves more of the stock.
     rho = right * years * bond + delta * waiting
@@ -632,12 +639,8 @@ def expose(
     held = spot - aside
     carry = rate - dividend_yield
     s = vol * math.sqrt(years)
-    d1 = (log_moneyness(held, strike) + carry * years) / s + 0.5 * s
+    d1, density, delta, gamma = european_slopes(held, strike, years, s, right, carry, dividend_yield)
     d2 = d1 - s
-    spread = math.exp(-dividend_yield * years)
-    density = spread * PHI_ZERO * math.exp(-0.5 * d1 * d1)
-    delta = right * spread * normal_cdf(right * d1)
-    gamma = density / (held * s)
     vanna = -density * d2 / vol
     # As time passes what is set apart earns interest, at the cost of the rest of the spot.
     charm = dividend_yield * delta - density * (carry / s - 0.5 * d2 / years) - rate * aside * gamma

@@ -16,6 +16,7 @@ has a step on every ex-date.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -151,11 +152,8 @@ def greeks(
     and rho from a second and a third grid, theta from the pricing equation. Where exercise now is best, delta is 1 or -1 and the
     others are zero.
     """
-    times, amounts = _dividends(dividend_times, dividend_amounts)
-    shape, arrays = _broadcast(times, spot, strike, years, vol, checked_right(right), rate, dividend_yield)
-    out = np.empty((len(Greeks._fields), arrays[0].size))
-    _american.fill_greeks(_american.compiled_premiums(), out, *_scratch(times), *_rows(times, amounts, shape), np.stack(arrays))
-    return Greeks(*(row.reshape(shape)[()] for row in out))
+    terms = (spot, strike, years, vol, checked_right(right), rate, dividend_yield)
+    return Greeks(*_filled(_american.fill_greeks, len(Greeks._fields), terms, dividend_times, dividend_amounts))
 
 
 def exposure_greeks(
@@ -175,12 +173,9 @@ def exposure_greeks(
     adds changes with the volatility and with time: central differences 5 % of the volatility, and of the time to expiry, to either
     side, and only from before where an ex-date is nearer than that. Where exercise now is best, all but delta are zero.
     """
-    times, amounts = _dividends(dividend_times, dividend_amounts)
-    shape, arrays = _broadcast(times, spot, strike, years, vol, checked_right(right), rate, dividend_yield)
-    out = np.empty((len(ExposureGreeks._fields), arrays[0].size))
-    rows, terms = _rows(times, amounts, shape), np.stack(arrays)
-    _american.fill_exposure_greeks(_american.compiled_premiums(), out, *_scratch(times), *rows, terms)
-    return ExposureGreeks(*(row.reshape(shape)[()] for row in out))
+    terms = (spot, strike, years, vol, checked_right(right), rate, dividend_yield)
+    count = len(ExposureGreeks._fields)
+    return ExposureGreeks(*_filled(_american.fill_exposure_greeks, count, terms, dividend_times, dividend_amounts))
 
 
 def implied_vol_greeks(
@@ -202,6 +197,17 @@ def implied_vol_greeks(
         price, spot, strike, years, right, rate, dividend_yield, dividend_times, dividend_amounts, with_greeks=True
     )
     return ImpliedVolGreeks(vol.reshape(shape)[()], *(row.reshape(shape)[()] for row in found))
+
+
+def _filled(
+    fill: Callable[..., None], count: int, terms: Sequence[ArrayLike], times: ArrayLike | None, amounts: ArrayLike | None
+) -> Iterator[Float]:
+    """The `count` rows that a kernel fills for these terms, each of the shape they broadcast to."""
+    times, amounts = _dividends(times, amounts)
+    shape, arrays = _broadcast(times, *terms)
+    out = np.empty((count, arrays[0].size))
+    fill(_american.compiled_premiums(), out, *_scratch(times), *_rows(times, amounts, shape), np.stack(arrays))
+    return (row.reshape(shape)[()] for row in out)
 
 
 def _solved(

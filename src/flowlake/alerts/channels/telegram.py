@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flowlake.alerts.channels.checks import checked_url, is_on, listed
-from flowlake.alerts.channels.transport import (
-    LONGEST_RETRY_AFTER_SECONDS,
-    NoAnswerError,
-    NotGivenError,
-    Reply,
-    judged,
-    post,
-)
+from flowlake.alerts.channels.transport import LONGEST_RETRY_AFTER_SECONDS, Reply, delivered
 from flowlake.alerts.model import Message, Result
 from flowlake.alerts.templates import telegram_html
 from flowlake.core.alert_settings import AlertSettings
@@ -46,16 +39,7 @@ class Telegram:
         }
         headers = {"Content-Type": "application/json", "User-Agent": "flowlake"}
         url = f"{self.api}/bot{self.token.reveal()}/sendMessage"
-        try:
-            reply = post(url, json.dumps(wanted).encode(), headers, self.timeout_seconds)
-        except NotGivenError as error:
-            return Result("later", f"not reached: {error}")
-        except NoAnswerError as error:
-            return Result("unanswered", f"given, but not answered: {error}")
-        result = judged(reply, REFUSING)
-        if result.verdict == "later" and result.retry_after_seconds is None:
-            return replace(result, retry_after_seconds=_retry_after(reply))
-        return result
+        return delivered(url, json.dumps(wanted).encode(), headers, self.timeout_seconds, REFUSING, _retry_after)
 
 
 def _retry_after(reply: Reply) -> float | None:

@@ -100,11 +100,26 @@ def retry_after_seconds(reply: Reply, now: datetime) -> float | None:
     return min(max((until - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER_SECONDS)
 
 
-def judged(reply: Reply, refusing: frozenset[int]) -> Result:
-    """2xx is accepted, a status of `refusing` refused, anything else tried again: settings and servers can be put right."""
+def delivered(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    timeout_seconds: float,
+    refusing: frozenset[int],
+    asks_to_wait: Callable[[Reply], float | None] = lambda reply: None,
+) -> Result:
+    """POST, and what came of it: 2xx is accepted, a status of `refusing` refused, anything else tried again, since settings and
+    servers can be put right. `asks_to_wait` gives the seconds where a service says them elsewhere than in Retry-After."""
+    try:
+        reply = post(url, body, headers, timeout_seconds)
+    except NotGivenError as error:
+        return Result("later", f"not reached: {error}")
+    except NoAnswerError as error:
+        return Result("unanswered", f"given, but not answered: {error}")
     if 200 <= reply.status < 300:
         return Result("accepted", f"HTTP {reply.status}")
     detail = f"HTTP {reply.status} {http.client.responses.get(reply.status, '')}: {reply.body}"
     if reply.status in refusing:
         return Result("refused", detail)
-    return Result("later", detail, retry_after_seconds(reply, datetime.now(UTC)))
+    wait = retry_after_seconds(reply, datetime.now(UTC))
+    return Result("later", detail, asks_to_wait(reply) if wait is None else wait)

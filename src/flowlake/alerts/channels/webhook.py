@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flowlake.alerts import signature
 from flowlake.alerts.channels.checks import checked_url, is_on
-from flowlake.alerts.channels.transport import NoAnswerError, NotGivenError, judged, post
+from flowlake.alerts.channels.transport import delivered
 from flowlake.alerts.model import Message, Result
 from flowlake.alerts.templates import payload_line
 from flowlake.core.alert_settings import AlertSettings
@@ -39,12 +39,7 @@ class Webhook:
             signature.TIMESTAMP_HEADER: timestamp,
             signature.SIGNATURE_HEADER: signature.sign(self.secret.reveal(), timestamp, body),
         }
-        try:
-            return judged(post(self.url.reveal(), body, headers, self.timeout_seconds), REFUSING)
-        except NotGivenError as error:
-            return Result("later", f"not reached: {error}")
-        except NoAnswerError as error:
-            return Result("unanswered", f"given, but not answered: {error}")
+        return delivered(self.url.reveal(), body, headers, self.timeout_seconds, REFUSING)
 
 
 def webhook_channel(settings: AlertSettings) -> Webhook | None:
