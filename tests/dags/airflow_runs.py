@@ -72,6 +72,23 @@ def wait_for_runs(airflow: LocalAirflow, sessions: Iterable[str], seconds: float
     until(ended, seconds, f"the runs of {sorted(wanted)}")
 
 
+def ask_for_backfill(airflow: LocalAirflow, first: str, last: str, **how: object) -> None:
+    """Ask once Airflow has noted that the backfill before is over: it allows one at a time."""
+    before = f"/backfills?dag_id={SESSION_DAG}"
+    until(lambda: all(one["completed_at"] for one in airflow.request("GET", before)["backfills"]), 120, "the backfill before")
+    asked = {"dag_id": SESSION_DAG, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
+    airflow.request("POST", "/backfills", asked | how)
+
+
+def run_once(airflow: LocalAirflow, dag_id: str, seconds: float) -> dict[str, Any]:
+    """Start a DAG by hand and wait for its end; the run as Airflow tells it then."""
+    pause(airflow, [dag_id], paused=False)
+    asked = airflow.request("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None})
+    path = f"/dags/{dag_id}/dagRuns/{asked['dag_run_id']}"
+    until(lambda: airflow.request("GET", path)["state"] in ENDED, seconds, dag_id)
+    return dict(airflow.request("GET", path))
+
+
 def told(airflow: LocalAirflow) -> list[SessionRun]:
     """Every run of the session DAG with its tasks, ordered by session."""
     return sorted((_told(airflow, run) for run in runs_of(airflow)), key=lambda run: run.session)

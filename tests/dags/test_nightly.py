@@ -20,14 +20,15 @@ import pytest
 
 from dags.airflow_runs import (
     DAGS,
-    ENDED,
     OTHER_DAGS,
     SESSION_DAG,
     Command,
     SessionRun,
+    ask_for_backfill,
     files_that_contain,
     left_over,
     pause,
+    run_once,
     running_commands,
     runs_of,
     told,
@@ -108,7 +109,7 @@ def story(
         _mark(told_story, "backfill")
         _refusals(airflow, told_story)
         bucket_of(s3, PREFIX).put(CORRUPT_KEY, good)
-        _mend(airflow, told_story)
+        told_story.late = run_once(airflow, "flowlake_late", 600)
         told_story.mended = lake_hashes(told_story.settings.lake)
         _mark(told_story, "mended")
         _once_more(airflow, told_story, s3)
@@ -135,16 +136,8 @@ def _airflow(told_story: Story, last: str) -> Iterator[LocalAirflow]:
         yield airflow
 
 
-def _ask(airflow: LocalAirflow, first: str, last: str, **how: object) -> None:
-    """Ask for a backfill, once Airflow has noted that the one before is over: it allows one at a time."""
-    before = f"/backfills?dag_id={SESSION_DAG}"
-    until(lambda: all(one["completed_at"] for one in airflow.request("GET", before)["backfills"]), 120, "the backfill before")
-    asked = {"dag_id": SESSION_DAG, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
-    airflow.request("POST", "/backfills", asked | how)
-
-
 def _backfill(airflow: LocalAirflow, told_story: Story) -> None:
-    _ask(airflow, BACKFILLED[0], BACKFILLED[-1], max_active_runs=3)
+    ask_for_backfill(airflow, BACKFILLED[0], BACKFILLED[-1], max_active_runs=3)
     for what, stage in (("command", "curate"), ("task", "factors")):
         victim = until(lambda stage=stage: _first(airflow, stage), 600, f"a command of {stage}")
         (victim.process if what == "command" else victim.task).kill()
@@ -165,19 +158,11 @@ def _refusals(airflow: LocalAirflow, told_story: Story) -> None:
     told_story.runs_after_refusals = len(runs_of(airflow))
 
 
-def _mend(airflow: LocalAirflow, told_story: Story) -> None:
-    pause(airflow, ["flowlake_late"], paused=False)
-    asked = airflow.request("POST", "/dags/flowlake_late/dagRuns", {"logical_date": None})
-    path = f"/dags/flowlake_late/dagRuns/{asked['dag_run_id']}"
-    until(lambda: airflow.request("GET", path)["state"] in ENDED, 600, "flowlake_late")
-    told_story.late = airflow.request("GET", path)
-
-
 def _once_more(airflow: LocalAirflow, told_story: Story, s3: S3Server) -> None:
     republish(s3, PREFIX, REPUBLISHED_KEY, lambda lines: lines[:-1])
     gone = next(run["dag_run_id"] for run in runs_of(airflow) if run["partition_key"] == REPUBLISHED)
     airflow.request("DELETE", f"/dags/{SESSION_DAG}/dagRuns/{gone}")
-    _ask(airflow, AGAIN[0], AGAIN[-1], max_active_runs=3, reprocess_behavior="completed")
+    ask_for_backfill(airflow, AGAIN[0], AGAIN[-1], max_active_runs=3, reprocess_behavior="completed")
     until(lambda: {run["partition_key"] for run in runs_of(airflow) if run["run_type"] == "backfill"} >= set(AGAIN), 60, "its runs")
     wait_for_runs(airflow, AGAIN, 600)
     told_story.again = [run for run in told(airflow) if run.session in AGAIN and run.kind == "backfill"]

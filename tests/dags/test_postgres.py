@@ -1,7 +1,8 @@
-"""A night as in production: Airflow's metadata in a real PostgreSQL instead of SQLite, and steps on a Dask cluster."""
+"""A night as in production: Airflow's metadata in PostgreSQL, steps on a Dask cluster, and people and Prometheus told of it."""
 
 from __future__ import annotations
 
+import json
 import secrets
 import socket
 import subprocess
@@ -14,14 +15,15 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from dags import postgresql
-from dags.airflow_runs import DAGS, OTHER_DAGS, files_that_contain, left_over, pause, told, wait_for_runs
+from dags.airflow_runs import DAGS, OTHER_DAGS, files_that_contain, left_over, pause, run_once, told, wait_for_runs
 from flowlake.lake.lake import open_lake
 from flowlake.market.s3server import S3Server
 from flowlake.pipeline.local_airflow import DATABASE, bucket_variables, local_airflow
 from integration.market_bucket import call, command, fill, lake_hashes, small_market
+from integration.prometheus_server import get, pushgateway
 from integration.test_scale_out import started
 
-pytestmark = [pytest.mark.real("airflow", "dask", "postgresql"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real("airflow", "dask", "postgresql", "prometheus"), pytest.mark.timeout(900)]
 
 NIGHT = "2023-11-22"
 HOST = "127.0.0.1"
@@ -58,32 +60,41 @@ def test_a_night_on_postgresql_and_a_dask_cluster(s3: S3Server, postgres: tuple[
     night = date.fromisoformat(NIGHT)
     home = tmp_path / "home"
     (tmp_path / "dask").mkdir()
-    with started(settings, tmp_path / "dask", 1) as dask:
+    with started(settings, tmp_path / "dask", 1) as dask, pushgateway(tmp_path) as gateway:
         variables = bucket_variables(settings, night, night) | {DATABASE: address, "FLOWLAKE_DASK_SCHEDULER": dask.address}
+        variables |= {"FLOWLAKE_PUSHGATEWAY": gateway, "FLOWLAKE_ALERT_FILE_PATH": str(tmp_path / "told.jsonl")}
         with local_airflow(home, DAGS, variables) as airflow:
             pause(airflow, OTHER_DAGS)
             wait_for_runs(airflow, [NIGHT], 300)
             runs = told(airflow)
+            tell = run_once(airflow, "flowlake_tell", 300)
+        pushed = json.loads(get(f"{gateway}/api/v1/metrics"))["data"]
     assert [(run.session, run.kind, run.state) for run in runs] == [(NIGHT, "scheduled", "success")]
     assert {task.state for task in runs[0].tasks.values()} == {"success"}
+    assert tell["state"] == "success"
+    assert [group["labels"]["instance"] for group in pushed] == [settings.lake]
+    assert len(files_that_contain(home, "flowlake alerts send --session")) == 1
     ran = open_lake(settings=settings).sql("select distinct executor, split_part(parent, '/', 1) as dag from invocations")
     assert ran.rows() == [("dask", "flowlake_session")]
     alone = replace(settings, lake=str(tmp_path / "alone"))
     assert call(command("run", "--session", NIGHT), alone).returncode == 0
     assert lake_hashes(settings.lake) == lake_hashes(alone.lake)
     assert not (home / "airflow.db").exists(), "the runs are in PostgreSQL and nowhere else"
-    assert _rows(address) == [(NIGHT, "success")]
+    assert _rows(address) == [("flowlake_session", NIGHT, "success"), ("flowlake_tell", None, "success")]
     for secret in (settings.bucket_secret.reveal(), password):
         assert files_that_contain(home, secret) == []
         assert secret.encode() not in _dump(address)
     assert left_over("FLOWLAKE_LAKE", settings.lake) == []
 
 
-def _rows(address: str) -> list[tuple[str, str]]:
+def _rows(address: str) -> list[tuple[str, str | None, str]]:
     import sqlalchemy
 
     with sqlalchemy.create_engine(address).connect() as connection:
-        return [tuple(row) for row in connection.execute(sqlalchemy.text("select partition_key, state from dag_run"))]
+        return [
+            tuple(row)
+            for row in connection.execute(sqlalchemy.text("select dag_id, partition_key, state from dag_run order by dag_id"))
+        ]
 
 
 def _dump(address: str) -> bytes:
