@@ -91,7 +91,8 @@ def test_sixty_sessions(s3: S3Server, tmp_path: Path) -> None:
             bucket.put(key, body)
         assert run_once(airflow, "flowlake_late", 1800)["state"] == "success"
         ask_for_backfill(airflow, str(further_back), str(further_back), reprocess_behavior="failed")
-        until(lambda: {run.state for run in told(airflow) if run.session == str(further_back)} == {"success"}, 600, "the rest")
+        # The run that failed stays, and a new one stands beside it.
+        until(lambda: "success" in {run.state for run in told(airflow) if run.session == str(further_back)}, 600, "the rest")
     by_airflow = lake_hashes(settings.lake)
     assert [found for found in verify(settings) if found.problem] == []
 
