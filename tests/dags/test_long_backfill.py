@@ -10,12 +10,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from dags.airflow_runs import (
     DAGS,
+    ENDED,
     OTHER_DAGS,
     ask_for_backfill,
     left_over,
@@ -50,16 +52,16 @@ PATIENCE_SECONDS = 2 * 3600.0
 
 
 @contextmanager
-def _airflow(settings: Settings, home: Path, night: object) -> Iterator[LocalAirflow]:
+def _airflow(settings: Settings, home: Path, night: date) -> Iterator[LocalAirflow]:
     """Airflow that schedules one night, the one after the backfill."""
-    variables = bucket_variables(settings, night, night) | {"FLOWLAKE_RETRY_SECONDS": "2"}  # type: ignore[arg-type]
+    variables = bucket_variables(settings, night, night) | {"FLOWLAKE_RETRY_SECONDS": "2"}
     with local_airflow(home, DAGS, variables) as airflow:
         pause(airflow, OTHER_DAGS)
         yield airflow
 
 
 def _ended(airflow: LocalAirflow) -> int:
-    return sum(run["state"] in ("success", "failed") for run in runs_of(airflow))
+    return sum(run["state"] in ENDED for run in runs_of(airflow))
 
 
 def test_sixty_sessions(s3: S3Server, tmp_path: Path) -> None:

@@ -197,19 +197,22 @@ class Bucket:
                 with turn:
                     on_bytes(gained)
 
+        def fetched(info: ObjectInfo) -> Download | FlowlakeError:
+            try:
+                return self.fetch(info, folder, count)
+            except FlowlakeError as error:
+                return error
+
         def one(info: ObjectInfo) -> Download | FlowlakeError:
             try:
-                result: Download | FlowlakeError = self.fetch(info, folder, count)
-            except FlowlakeError as error:
-                result = error
-            if on_done is not None:
-                try:
+                result = fetched(info)
+                if on_done is not None:
                     with turn:
                         on_done(result)
-                except BaseException:
-                    # The thread that waits for the results may be slow to wake: until then the others would fetch on.
-                    stopped.set()
-                    raise
+            except BaseException:
+                # The thread that waits for the results may be slow to wake: until then the others would fetch on.
+                stopped.set()
+                raise
             return result
 
         with ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="fetch") as pool:
