@@ -19,6 +19,7 @@ $(UV):
 
 $(STAMP): pyproject.toml uv.lock | $(UV)
 	$(UV) sync --quiet --frozen --group dev
+	@$(RUN) -m flowlake.quant
 	@touch $(STAMP)
 
 demo: $(STAMP) ## the main job on a synthetic market, end to end

@@ -232,6 +232,10 @@ def test_shapes_and_order_of_dividends() -> None:
     assert american.price([], [], [], [], [], []).shape == (0,)
     one = american.price(100.0, STRIKE, 0.5, 0.3, 1, 0.04, 0.0, TIMES, AMOUNTS)
     np.testing.assert_array_equal(one, american.price(100.0, STRIKE, 0.5, 0.3, 1, 0.04, 0.0, TIMES[::-1], AMOUNTS[::-1]))
+    times, amounts = np.array([[np.nan, 0.3, 0.1], [0.2, np.nan, np.nan]]), np.array([[np.nan, 3.0, 1.0], [2.0, np.nan, np.nan]])
+    found = american.price(100.0, 90.0, 0.5, 0.3, 1, 0.04, 0.0, times, amounts)
+    apart = [american.price(100.0, 90.0, 0.5, 0.3, 1, 0.04, 0.0, *paid) for paid in (([0.1, 0.3], [1.0, 3.0]), ([0.2], [2.0]))]
+    np.testing.assert_array_equal(found, apart)
 
 
 def test_what_is_exercised_now_has_nothing_but_delta() -> None:

@@ -134,7 +134,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "option_iv",
         Stage.FACTORS,
-        5,
+        6,
         "flowlake.factors.option_iv:option_iv",
         (
             _CONTRACTS,
@@ -161,7 +161,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "daily_factors",
         Stage.FACTORS,
-        4,
+        5,
         "flowlake.factors.daily:daily_factors",
         (
             Read("option_iv", required=True),

@@ -5,7 +5,7 @@ M = exp(j h), j = -20 to 19, it moves up, down or not at all in a step; the prob
 that a full step stays with probability 2/3, where the fourth moment is right as well (Kamrad and Ritchken, "Multinomial
 approximating models for options with k state variables", Management Science 37, 1991, the case lambda^2 = 3). M has no drift, so
 nothing happens to it at an ex-date, and steps of unequal length share the nodes: every span between two ex-dates is divided into
-steps of its own, and a step ends on each ex-date.
+steps of its own, and a step ends on each ex-date. On the first and the last node the value is taken as linear in M.
 
 Three values are rolled back side by side: A may be exercised after every step, B after every second step, E never. The first step
 before the expiry is the European formula, which smooths the payoff. The answer is
@@ -49,6 +49,7 @@ from flowlake.quant._black import (
 )
 from flowlake.quant._compile import by_address, inlined, kernel, part
 from flowlake.quant._instructions import fma, number
+from flowlake.quant._nodes import NODES, larger, line, load, store, waited
 
 # Steps from today to the last time at which exercise is looked at. More of them where it is worth more, by the interest or yield up
 # to the expiry and by the dividends; the number does not depend on the volatility, in which the value has to be smooth.
@@ -56,25 +57,15 @@ STEPS = 32
 STEPS_PER_DIVIDEND = 8
 STEPS_PER_INTEREST = 800
 MOST_STEPS = 80
-# At STEPS the nodes reach 6 standard deviations to either side, at MOST_STEPS 3.9; E carries the same loss as A and B.
-NODES = 40
-CENTRE = 20
-MARGIN = 8
-# Rows of the workspace: the nodes with a margin on either side. All lie in one array at fixed distances, so that the compiler sees
-# that they do not overlap.
-ROW = NODES + 2 * MARGIN
-M = 0 * ROW + MARGIN
-A_EVEN = 1 * ROW + MARGIN
-B_EVEN = 2 * ROW + MARGIN
-E_EVEN = 3 * ROW + MARGIN
-A_ODD = 4 * ROW + MARGIN
-B_ODD = 5 * ROW + MARGIN
-E_ODD = 6 * ROW + MARGIN
-PREMIUM = B_ODD
-WORKSPACE = 7 * ROW
-# From the row of A to those of B and E.
-B = ROW
-E = 2 * ROW
+# At STEPS the 40 nodes reach 6 standard deviations to either side, at MOST_STEPS 3.9; E carries the same loss as A and B.
+CENTRE = NODES // 2
+# Rows of the workspace. All lie in one array at fixed distances, so that the compiler sees that they do not overlap.
+M = 0 * NODES
+A = 1 * NODES
+B = 2 * NODES
+E = 3 * NODES
+PREMIUM = 4 * NODES
+WORKSPACE = 5 * NODES
 
 # When early exercise can be worth something.
 NEVER = 0
@@ -148,51 +139,6 @@ def blacks(work: Float, to: int, forward: float, strike: float, h: float, s: flo
 
 
 @inlined
-def close_edges(work: Float, row: int, u: float) -> None:
-    """Beyond the nodes the value is taken as linear in the stock."""
-    work[row] = work[row + 1] - (work[row + 2] - work[row + 1]) * (1.0 / u)
-    work[row + NODES - 1] = work[row + NODES - 2] + (work[row + NODES - 2] - work[row + NODES - 3]) * u
-
-
-@inlined
-def waited(work: Float, at: int, up: float, stay: float, down: float) -> float:
-    """What waiting for a step is worth on one node."""
-    return fma(up, work[at + 1], fma(stay, work[at], down * work[at - 1]))
-
-
-@inlined
-def roll(work: Float, source: int, to: int, up: float, stay: float, down: float, u: float) -> None:
-    """A and E one step back without exercise."""
-    for j in range(NODES):
-        work[to + j] = waited(work, source + j, up, stay, down)
-        work[to + E + j] = waited(work, source + E + j, up, stay, down)
-    close_edges(work, to, u)
-    close_edges(work, to + E, u)
-
-
-@inlined
-def roll_exercised(
-    work: Float, source: int, to: int, up: float, stay: float, down: float, u: float, slope: float, a: float, b: float
-) -> None:
-    """A, B and E one step back, and then in A and B the better of waiting and exercise for slope M + a and slope M + b."""
-    for j in range(NODES):
-        kept_a = waited(work, source + j, up, stay, down)
-        kept_b = waited(work, source + B + j, up, stay, down)
-        work[to + j] = max(kept_a, fma(slope, work[M + j], a))
-        work[to + B + j] = max(kept_b, fma(slope, work[M + j], b))
-        work[to + E + j] = waited(work, source + E + j, up, stay, down)
-    close_edges(work, to, u)
-    close_edges(work, to + B, u)
-    close_edges(work, to + E, u)
-
-
-@inlined
-def copy(work: Float, source: int, to: int) -> None:
-    for j in range(NODES):
-        work[to + j] = work[source + j]
-
-
-@inlined
 def exercise(work: Float, row: int, slope: float, level: float, reach: float, h: float) -> None:
     """The better of waiting and exercise for slope M + level, mended for the kink between two nodes.
 
@@ -223,18 +169,12 @@ def exercise(work: Float, row: int, slope: float, level: float, reach: float, h:
         work[row + at + 1] += right
 
 
-@inlined
-def mark_all(ahead: Float, count: int) -> None:
-    for m in range(count):
-        ahead[2, m] = 1.0
-
-
 @part
 def gather(
     times: Float, amounts: Float, row: int, strike: float, years: float, right: float, rate: float, dividend_yield: float,
     ahead: Float,
 ) -> tuple[int, int, int]:  # fmt: skip
-    """Copy the dividends up to the expiry into `ahead`: times, amounts and 1 where exercise has to be looked at; all in order.
+    """Copy the dividends up to the expiry into `ahead`: times, amounts and 1 where exercise has to be looked at; one for a time.
 
     Gives how many there are, NEVER, EX_DATES or ALWAYS as early exercise can be worth something, and the steps that it takes.
     """
@@ -244,24 +184,16 @@ def gather(
         if not (0.0 < t <= years and amount > 0.0):
             continue
         t = min(max(t, NEAREST), years)
-        n = count
-        while n > 0 and ahead[0, n - 1] > t:
-            ahead[0, n], ahead[1, n] = ahead[0, n - 1], ahead[1, n - 1]
-            n -= 1
-        if n > 0 and ahead[0, n - 1] == t:
-            ahead[1, n - 1] += amount
-            for later in range(n, count):
-                ahead[0, later], ahead[1, later] = ahead[0, later + 1], ahead[1, later + 1]
+        if count > 0 and ahead[0, count - 1] == t:
+            ahead[1, count - 1] += amount
         else:
-            ahead[0, n], ahead[1, n] = t, amount
+            ahead[0, count], ahead[1, count], ahead[2, count] = t, amount, 1.0
             count += 1
     interest = max(abs(rate), abs(dividend_yield)) * years
     steps = min(int(STEPS + STEPS_PER_DIVIDEND * count + STEPS_PER_INTEREST * interest), MOST_STEPS)
     if right < 0.0:
-        mark_all(ahead, count)
         return count, NEVER if rate <= 0.0 <= dividend_yield else ALWAYS, steps
     if rate < 0.0 or dividend_yield > 0.0:
-        mark_all(ahead, count)
         return count, ALWAYS, steps
     # Exercise gains a dividend, waiting up to just before the next one gains the interest on the strike.
     looked_at = 0
@@ -319,8 +251,7 @@ def premiums(
     if when == NEVER:
         forward = (spot - escrow(0.0, rate, ahead, count)) * math.exp((rate - dividend_yield) * years)
         return discounted(forward, strike, vol * math.sqrt(years), right, math.exp(-rate * years)), 0.0
-    a_even, b_even, e_even = number(A_EVEN), number(B_EVEN), number(E_EVEN)
-    a_odd, b_odd, e_odd = number(A_ODD), number(B_ODD), number(E_ODD)
+    a_row, b_row, e_row = number(A), number(B), number(E)
     held = spot - escrow(0.0, rate, ahead, count)
     carry = rate - dividend_yield
     waits = when == EX_DATES
@@ -349,23 +280,24 @@ def premiums(
     s = vol * math.sqrt(years - start)
     discount = math.exp(-rate * (years - start))
     growth = held * math.exp(carry * start)
-    to_a, to_e = (a_even, e_even) if waits else (a_odd, e_odd)
-    blacks(work, to_e, forward, strike, h, s, right, discount)
+    blacks(work, e_row, forward, strike, h, s, right, discount)
+    never = load(work, E)
     if bonus > 0.0:
         certain = max(bonus - strike, 0.0)
-        blacks(work, to_a, forward, max(strike - bonus, SMALLEST), h, s, right, discount)
-        for j in range(NODES):
-            work[to_a + j] += discount * certain
+        blacks(work, a_row, forward, max(strike - bonus, SMALLEST), h, s, right, discount)
+        every = line(load(work, A), 1.0, discount * certain)
     else:
-        copy(work, to_e, to_a)
+        every = never
     if waits and m >= 0:
-        exercise(work, a_even, growth, escrow(start, rate, ahead, count) + ahead[1, m] - strike, math.inf, h)
+        store(work, A, every)
+        exercise(work, a_row, growth, escrow(start, rate, ahead, count) + ahead[1, m] - strike, math.inf, h)
+        every = load(work, A)
         m = preceding(ahead, m)
+    second = every
+    stock = load(work, M)
     set_aside = escrow(start, rate, ahead, count)
     if not waits:
-        copy(work, a_odd, b_odd)
-        for j in range(NODES):
-            work[A_ODD + j] = max(work[A_ODD + j], fma(right * growth, work[M + j], right * (set_aside - strike)))
+        every = larger(every, line(stock, right * growth, right * (set_aside - strike)))
 
     begun = waits
     until = horizon
@@ -382,41 +314,54 @@ def premiums(
         down = discount * p_down
         for pair in range(pairs):
             if waits:
-                roll(work, A_EVEN, A_ODD, up, stay, down, u)
-                roll(work, A_ODD, A_EVEN, up, stay, down, u)
+                for _ in range(2):
+                    every = waited(every, up, stay, down)
+                    never = waited(never, up, stay, down)
                 continue
             if begun:
                 set_aside *= discount
                 growth *= back
-                level = right * (set_aside - strike)
-                roll_exercised(work, A_EVEN, A_ODD, up, stay, down, u, right * growth, level, -math.inf)
+                exercised = line(stock, right * growth, right * (set_aside - strike))
+                every = larger(waited(every, up, stay, down), exercised)
+                second = waited(second, up, stay, down)
+                never = waited(never, up, stay, down)
             begun = True
             set_aside *= discount
             growth *= back
             level = right * (set_aside - strike) if since > 0.0 or pair < pairs - 1 else -math.inf
-            roll_exercised(work, A_ODD, A_EVEN, up, stay, down, u, right * growth, level, level)
+            exercised = line(stock, right * growth, level)
+            every = larger(waited(every, up, stay, down), exercised)
+            second = larger(waited(second, up, stay, down), exercised)
+            never = waited(never, up, stay, down)
         if m >= 0:
             reach = vol * vol * since
             set_aside = escrow(since, rate, ahead, count) + ahead[1, m]
             if right > 0.0:
                 growth = held * math.exp(carry * since)
-                exercise(work, a_even, growth, set_aside - strike, reach, h)
+                store(work, A, every)
+                exercise(work, a_row, growth, set_aside - strike, reach, h)
+                every = load(work, A)
                 if not waits:
-                    exercise(work, b_even, growth, set_aside - strike, reach, h)
+                    store(work, B, second)
+                    exercise(work, b_row, growth, set_aside - strike, reach, h)
+                    second = load(work, B)
             m = preceding(ahead, m)
         until = since
     if waits:
-        copy(work, a_even, b_even)
+        second = every
+    store(work, A, every)
+    store(work, B, second)
+    store(work, E, never)
     for j in range(CENTRE - 1, CENTRE + 2):
-        waiting = 2.0 * work[A_EVEN + j] - work[B_EVEN + j]
-        work[PREMIUM + j] = max(waiting, right * (held * work[M + j] + spot - held - strike)) - work[E_EVEN + j]
+        waiting = 2.0 * work[A + j] - work[B + j]
+        work[PREMIUM + j] = max(waiting, right * (held * work[M + j] + spot - held - strike)) - work[E + j]
     european = discounted(forward, strike, vol * math.sqrt(years), right, math.exp(-rate * years))
     # Whether to exercise now is decided with part of the extrapolation, the rest fades in from there: all of it would leave
     # waiting and exercise equal to within the error of the grid wherever exercise is best.
-    exercised = right * (spot - strike) - european
-    extra = work[A_EVEN + CENTRE] - work[B_EVEN + CENTRE]
-    plain = max(work[A_EVEN + CENTRE] + DECIDING * extra - work[E_EVEN + CENTRE], 0.0)
-    premium = max(plain + min((1.0 - DECIDING) * extra, max(plain - exercised, 0.0)), exercised)
+    at_once = right * (spot - strike) - european
+    extra = work[A + CENTRE] - work[B + CENTRE]
+    plain = max(work[A + CENTRE] + DECIDING * extra - work[E + CENTRE], 0.0)
+    premium = max(plain + min((1.0 - DECIDING) * extra, max(plain - at_once, 0.0)), at_once)
     work[PREMIUM + CENTRE] = premium
     return european, premium
 
@@ -445,7 +390,7 @@ def sound(spot: float, strike: float, years: float, vol: float, rate: float, div
 def fill_prices(grid: Grid, out: Float, work: Float, ahead: Float, times: Float, amounts: Float, terms: Float) -> None:
     """Write premiums; NaN where inputs are not sound. Rows of `terms`: spot, strike, years, vol, right, rate, dividend yield.
 
-    `work` has WORKSPACE elements, all finite; `ahead` three rows, one element longer than the dividends of an option.
+    `work` has WORKSPACE elements, all finite; `ahead` three rows, as long as the dividends of an option.
     """
     for i in range(out.size):
         s, k, t, v, sign, r, q = terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], terms[6, i]

@@ -279,12 +279,29 @@ def mills_anywhere(a: float) -> float:
 
 
 @part
-def search_total_vol(otm: float, room: float, forward: float, strike: float) -> float:
-    """Total volatility for any out-of-the-money price strictly between zero and its maximum, which is `room` above it.
+def usable_inputs(forward: float, strike: float, years: float, discount: float) -> bool:
+    """Whether all are positive and finite."""
+    return (
+        0.0 < forward < math.inf
+        and 0.0 < strike < math.inf
+        and 0.0 < years < math.inf
+        and 0.0 < discount < math.inf
+    )  # fmt: skip
+
+
+@part
+def search_vol(price: float, forward: float, strike: float, years: float, right: float, discount: float) -> float:
+    """Implied volatility of one option, for any price that determines one; NaN for the others.
 
     Safeguarded Halley steps on ln b, or on the logarithm of the distance to the maximum where the price is in its upper half; a
     bracket that bisection shrinks makes it end with an answer.
     """
+    if not usable_inputs(forward, strike, years, discount):
+        return math.nan
+    otm = time_value(price, forward, strike, right, discount)
+    if not 0.0 < otm < math.inf:
+        return math.nan
+    room = (forward if right > 0.0 else strike) - price / discount
     log_forward = math.log(forward)
     log_strike = math.log(strike)
     x = abs(log_moneyness(forward, strike))
@@ -323,32 +340,9 @@ def search_total_vol(otm: float, room: float, forward: float, strike: float) -> 
         if not lo <= new <= hi or iteration > 60:
             new = 0.5 * (lo + hi)
         if abs(new - s) <= EPSILON * (s + 0.5) or hi - lo <= EPSILON * hi:
-            return new
+            return new / math.sqrt(years)
         s = new
         iteration += 1
-
-
-@part
-def usable_inputs(forward: float, strike: float, years: float, discount: float) -> bool:
-    """Whether all are positive and finite."""
-    return (
-        0.0 < forward < math.inf
-        and 0.0 < strike < math.inf
-        and 0.0 < years < math.inf
-        and 0.0 < discount < math.inf
-    )  # fmt: skip
-
-
-@part
-def search_vol(price: float, forward: float, strike: float, years: float, right: float, discount: float) -> float:
-    """Implied volatility of one option by the search; NaN where none exists."""
-    if not usable_inputs(forward, strike, years, discount):
-        return math.nan
-    otm = time_value(price, forward, strike, right, discount)
-    if not 0.0 < otm < math.inf:
-        return math.nan
-    room = (forward if right > 0.0 else strike) - price / discount
-    return search_total_vol(otm, room, forward, strike) / math.sqrt(years)
 
 
 @kernel

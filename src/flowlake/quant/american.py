@@ -245,6 +245,11 @@ def _dividends(times: ArrayLike | None, amounts: ArrayLike | None) -> tuple[Floa
     padded = np.isnan(t) & np.isnan(a)
     if not (padded | (np.isfinite(t) & np.isfinite(a) & (a >= 0.0))).all():
         raise ValueError("dividend_times and dividend_amounts must be finite, and no amount negative; NaN in both is no dividend")
+    # The kernels take them in order; what fills up comes last.
+    latest_last = np.where(padded, np.inf, t)
+    if (latest_last[..., 1:] < latest_last[..., :-1]).any():
+        order = np.argsort(latest_last, axis=-1, kind="stable")
+        t, a = (np.take_along_axis(values, order, axis=-1) for values in (t, a))
     return t, a
 
 
@@ -256,7 +261,7 @@ def _broadcast(times: Float, *values: ArrayLike) -> tuple[tuple[int, ...], list[
 
 def _scratch(times: Float) -> tuple[Float, Float]:
     """What a kernel works in: the grid, and the dividends of one option."""
-    return np.zeros(_american.WORKSPACE), np.empty((3, times.shape[-1] + 1))
+    return np.zeros(_american.WORKSPACE), np.empty((3, times.shape[-1]))
 
 
 def _rows(times: Float, amounts: Float, shape: tuple[int, ...]) -> tuple[Float, Float]:
