@@ -13,11 +13,14 @@ from flowlake.datasets.curated import CURATED
 from flowlake.datasets.factors import FACTORS
 from flowlake.datasets.model import Dataset, Inputs, Output
 from flowlake.datasets.raw import RAW
+from flowlake.datasets.volatility import IV_SURFACE
 from flowlake.factors.daily import daily_factors
 from flowlake.factors.option_iv import option_iv
+from flowlake.factors.smiles import smiles, volatility_factors
+from flowlake.factors.surfaces import iv_surface
 from flowlake.sources import feeds
 
-DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (*RAW, *CURATED, *FACTORS)}
+DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (*RAW, *CURATED, *FACTORS, IV_SURFACE)}
 
 
 def published(output: Output, session: date) -> dict[str, pl.DataFrame]:
@@ -60,6 +63,18 @@ def test_index_volatilities_agree_with_the_vendor(real_data: Path, session: date
     assert difference.len() > 4_000
     assert abs(difference.median()) < 0.0010  # type: ignore[arg-type,operator]
     assert difference.abs().median() < 0.0010  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("session", [date(2026, 6, 12), date(2026, 7, 16)])
+def test_the_fitted_surface_agrees_with_the_quotes_around_the_nodes(real_data: Path, session: date) -> None:
+    """SPX has a strike at every delta: reading between two neighbours is the truth, to a tenth of a volatility point."""
+    known = raw(real_data, session, f"cboe_snapshots/SPX/{session}.csv.gz")
+    for step in (contracts.contracts, quotes.option_quotes_eod, option_iv, iv_surface):
+        known |= published(step(known, session), session)
+    found = known["iv_surface"].filter(pl.col("tenor_days") == 30).row(0, named=True)
+    read = volatility_factors(smiles(known["option_iv"].join(known["contracts"].select("contract", "expires_utc"), on="contract"), session))
+    assert found["atm_iv"] == pytest.approx(read["atm_iv_30d"].item(), abs=0.002)
+    assert found["skew_25d"] == pytest.approx(read["skew_25d"].item(), abs=0.004)
 
 
 @pytest.mark.parametrize("with_stocks", [True, False])

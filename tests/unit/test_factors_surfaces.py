@@ -17,7 +17,7 @@ from flowlake.datasets.volatility import DELTA_NODES, IV_RANKS, IV_SURFACE, NODE
 from flowlake.factors import ranks
 from flowlake.factors.ranks import iv_ranks
 from flowlake.factors.surfaces import iv_surface
-from flowlake.quant import surface
+from flowlake.quant import european, surface
 from unit.test_factors_option_iv import CLOSE, T, table
 
 FORWARD = 100.0
@@ -47,6 +47,7 @@ def chain(days: tuple[int, ...] = DAYS, strikes: np.ndarray | None = None, **mor
                     "iv": vol,
                     "forward": FORWARD,
                     "years": years,
+                    "vega": float(european.greeks(FORWARD, strike, years, vol, 1, 0.0).vega),
                     "quality": "ok",
                     **more,
                 }
@@ -93,6 +94,15 @@ def test_nothing_is_read_before_the_first_or_after_the_last_expiry() -> None:
         180: "held",
         365: "after_last",
     }
+
+
+def test_wings_that_no_slice_meets_do_not_bend_the_middle() -> None:
+    """Volatilities of the cheapest options are off by points where a tick is; the nodes near the forward keep to their own quotes."""
+    bent = [row | {"iv": row["iv"] + max(0.0, abs(math.log(row["strike"] / FORWARD)) - 0.2)} for row in chain((40,))]
+    row = run(bent)[30]
+    true = run(chain((40,)))[30]
+    for column, bound in (("atm_iv", 5e-4), ("put_25d_iv", 3e-3), ("call_25d_iv", 1e-3)):
+        assert row[column] == pytest.approx(true[column], abs=bound), column
 
 
 def test_nodes_outside_the_quotes_are_null() -> None:

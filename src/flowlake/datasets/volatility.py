@@ -54,7 +54,8 @@ IV_SURFACE = Dataset(
     layer=Layer.DERIVED,
     doc=(
         "Volatility of an underlying at constant maturities, from a slice without butterfly arbitrage fitted to the "
-        "out-of-the-money volatilities of each expiry. Needs five strikes of an expiry, on both sides of its forward."
+        "out-of-the-money volatilities of each expiry, weighted by vega squared. Needs five strikes of an expiry, on both sides of "
+        "its forward."
     ),
     grain=("underlying", "tenor_days"),
     columns=(
@@ -73,7 +74,12 @@ IV_SURFACE = Dataset(
         _float("near_days", "Days to the expiry before the tenor that atm_iv rests on.", "days", _POSITIVE),
         _float("far_days", "Days to the expiry at or after it.", "days", _POSITIVE),
         _count("strikes", "Strikes of the expiries that atm_iv rests on.", "strikes"),
-        _float("fit_rmse", "Largest root mean square error of their slices, in volatility.", "per 1.00", _NOT_NEGATIVE),
+        _float(
+            "fit_rmse",
+            "Largest root mean square error of their slices, in volatility, weighted by vega squared.",
+            "per 1.00",
+            _NOT_NEGATIVE,
+        ),
         _float(
             "calendar_violation",
             "Largest total variance by which a slice lies below that of the expiry before it, over the expiries that atm_iv rests "

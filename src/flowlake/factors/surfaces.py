@@ -35,14 +35,17 @@ def iv_surface(inputs: Inputs, session: date) -> Output:
     rows: list[dict[str, Any]] = []
     for (underlying,), quotes in out_of_the_money(inputs, session).group_by("underlying", maintain_order=True):
         right = np.where((quotes["right"] == "C").to_numpy(), 1.0, -1.0)
-        nodes = surface.surface_nodes(quotes["years"], quotes["log_moneyness"], quotes["iv"], right=right)
+        # A squared error in volatility times vega squared is one in price: a far wing, where a tick moves volatility by points, does
+        # not bend the slice away from the quotes around the forward.
+        weights = quotes["vega"] ** 2
+        nodes = surface.surface_nodes(quotes["years"], quotes["log_moneyness"], quotes["iv"], weights=weights, right=right)
         rows += [{"underlying": underlying, **row} for row in _rows(nodes)]
     schema = {name: dtype for name, dtype in IV_SURFACE.polars_schema().items() if name != "known_at_utc"}
     return Output({IV_SURFACE.name: pl.DataFrame(rows, schema=schema, orient="row")})
 
 
 def out_of_the_money(inputs: Inputs, session: date) -> pl.DataFrame:
-    """Contracts with a volatility: `underlying`, `contract`, `right`, `years`, `log_moneyness`, `iv`.
+    """Contracts with a volatility: `underlying`, `contract`, `right`, `years`, `log_moneyness`, `iv`, `vega`.
 
     Time runs from the close, so that an expiry is one slice; for the expiry of the session itself, whose contracts are past by
     then, it is the median of its contracts' own.
@@ -59,7 +62,7 @@ def out_of_the_money(inputs: Inputs, session: date) -> pl.DataFrame:
         .join(terms, on="contract")
         .filter(on_its_side)
         .with_columns(k.alias("log_moneyness"), pl.when(pl.col("expires_utc") > close).then(ahead).otherwise(today).alias("years"))
-        .select("underlying", "contract", "right", "years", "log_moneyness", "iv")
+        .select("underlying", "contract", "right", "years", "log_moneyness", "iv", "vega")
         .sort("underlying", "years", "log_moneyness", "contract")
     )
 
@@ -127,6 +130,6 @@ def _quality(nodes: SurfaceNodes, used: list[int]) -> dict[str, float | int]:
     violations = [max(0.0, float(v)) for v in nodes.calendar_violation[used] if math.isfinite(v)]
     return {
         "strikes": sum(fit.strikes for fit in fits),
-        "fit_rmse": max(fit.rmse_vol for fit in fits),
+        "fit_rmse": max(fit.weighted_rmse_vol for fit in fits),
         "calendar_violation": max(violations, default=0.0),
     }

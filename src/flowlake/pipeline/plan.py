@@ -153,7 +153,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "iv_surface",
         Stage.FACTORS,
-        1,
+        2,
         "flowlake.factors.surfaces:iv_surface",
         (Read("option_iv", required=True), _CONTRACTS),
         ("iv_surface",),
