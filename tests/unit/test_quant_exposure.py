@@ -290,6 +290,8 @@ def test_profile_arguments() -> None:
     for lowest, highest in ((0.0, 1.5), (1.5, 0.5), (NAN, 1.5), (0.5, INF)):
         with pytest.raises(ValueError, match="lowest"):
             gamma_profile(100.0, 100, 0.1, 0.2, 5, 1, 0.0, lowest=lowest, highest=highest)
+    with pytest.raises(ValueError, match="spot must be one number"):
+        gamma_flip([100.0, 101.0], 100, 0.1, 0.2, 5, 1, 0.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="2 points or more"):
         gamma_profile(100.0, 100, 0.1, 0.2, 5, 1, 0.0, points=1)
     with pytest.raises(ValueError, match="right must be"):

@@ -64,6 +64,12 @@ def test_weights_decide_between_two_camps() -> None:
     assert implied_forward(strike, call, put, np.array([1, 1, 1, 9, 9.0]), 1.0).forward == 101.0
 
 
+def test_one_weight_for_all() -> None:
+    call, put = chain()
+    assert implied_forward(STRIKE, call, put, 1, DISCOUNT) == implied_forward(STRIKE, call, put, np.ones(STRIKE.size), DISCOUNT)
+    assert implied_borrow(STRIKE, call, put, 2.0, SPOT, 0.5, RATE, is_american=False).strikes_used == STRIKE.size
+
+
 def test_strikes_without_both_prices_or_a_weight_do_not_count() -> None:
     call, put = chain()
     call[0], put[1], call[2], put[3] = math.nan, math.nan, 0.0, -1.0

@@ -52,6 +52,14 @@ def test_interpolate_leaves_out_missing_expiries_and_sorts() -> None:
     assert isinstance(interpolate([0.1, 0.3], [0.3, 0.2], 0.2), float)
 
 
+@pytest.mark.parametrize("bad", [0.0, -0.2, math.nan, math.inf])
+def test_a_volatility_that_is_none_is_left_out(bad: float) -> None:
+    assert np.isnan(interpolate([0.1, 0.3], [0.3, bad], 0.2))
+    assert np.isnan(at_the_money([-0.1, 0.1], [bad, 0.2]))
+    assert at_the_money([-0.1, 0.0, 0.1], [0.3, bad, 0.2]) == pytest.approx(0.25)
+    assert risk_reversal([*K, 0.013], [*smile(K), bad], 0.25) == risk_reversal(K, smile(K), 0.25)
+
+
 def test_interpolate_raises_for_wrong_expiries() -> None:
     with pytest.raises(ValueError, match="two entries"):
         interpolate([0.1, 0.1], [0.3, 0.2], 0.1)

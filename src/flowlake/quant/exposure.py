@@ -327,6 +327,8 @@ def _total_gamma(
 ) -> _TotalGamma:
     if dynamics not in DYNAMICS:
         raise ValueError(f"unknown dynamics {dynamics!r}; known: {', '.join(DYNAMICS)}")
+    if np.ndim(spot) != 0:
+        raise ValueError(f"spot must be one number, the price of the chain's underlying; its shape is {np.shape(spot)}")
     position = dealer_position(open_interest, right, convention, customer_position)
     _, (k, t, v, held, side, r, q, shares) = broadcast(
         strike, years, vol, position, checked_right(right), rate, dividend_yield, multiplier

@@ -75,11 +75,13 @@ def implied_forward(
     freshness or depth, non-negative) is multiplied by the smaller of its two prices over the larger: 1 where call and put cost the
     same, which is at the forward, and next to nothing far from it, where spreads are wide and early exercise spoils parity.
 
-    All arrays are one-dimensional and of one length; prices are discounted premiums per share. A strike counts where everything is
-    finite and both prices and the weight are positive. Raises ValueError for shapes that differ and for negative weights.
+    The arrays are one-dimensional and of one length, `weights` may be one number for all; prices are discounted premiums per share.
+    A strike counts where everything is finite and both prices and the weight are positive. Raises ValueError for shapes that differ
+    and for negative weights.
     """
-    k = np.asarray(strike, dtype=np.float64)
-    found = implied_forwards(np.zeros(k.shape, dtype=np.int64), k, call_mid, put_mid, weights, np.full(k.shape, discount), 1)
+    k, weight = np.asarray(strike, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    weight = np.full(k.shape, weight) if weight.ndim == 0 else weight
+    found = implied_forwards(np.zeros(k.shape, dtype=np.int64), k, call_mid, put_mid, weight, np.full(k.shape, discount), 1)
     return ImpliedForward(float(found.forward[0]), int(found.strikes_used[0]), float(found.dispersion[0]))
 
 
@@ -164,6 +166,7 @@ def implied_borrow(
     with np.errstate(over="ignore", invalid="ignore"):
         discount = float(np.exp(-np.float64(rate) * years)) if 0.0 < years < math.inf else math.nan
     k, call, put, weight = (np.asarray(values, dtype=np.float64) for values in (strike, call_mid, put_mid, weights))
+    weight = np.full(k.shape, weight) if weight.ndim == 0 else weight
     start = implied_forward(k, call, put, weight, discount)
     borrow = float(residual_yield(start.forward, spot, years, rate, times, amounts))
     if not is_american or math.isnan(borrow):

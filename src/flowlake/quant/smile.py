@@ -24,9 +24,9 @@ class SmilePoint(NamedTuple):
 def interpolate(years: ArrayLike, vol: ArrayLike, target_years: ArrayLike) -> Float:
     """Constant-maturity volatility: total variance vol^2 years, linear in time between the two neighbouring expiries.
 
-    `years` and `vol` are one-dimensional, one entry per expiry in any order; an expiry whose volatility is NaN is left out. The
-    result has the shape of `target_years`, and is NaN outside the expiries: nothing is extrapolated. Raises ValueError for
-    shapes that differ, years that are not positive, or two entries for one expiry.
+    `years` and `vol` are one-dimensional, one entry per expiry in any order; an expiry whose volatility is no positive number is
+    left out. The result has the shape of `target_years`, and is NaN outside the expiries: nothing is extrapolated. Raises
+    ValueError for shapes that differ, years that are not positive, or two entries for one expiry.
     """
     t, v = _paired(years, vol, "years", "vol")
     if (t <= 0.0).any():
@@ -43,9 +43,9 @@ def delta_strike_vol(log_moneyness: ArrayLike, vol: ArrayLike, years: float, del
     """The point of a smile where an option has the given forward delta: Phi(d1) for a call, Phi(d1) - 1 for a put.
 
     The sign of `delta` tells the right: 0.25 is the 25-delta call, -0.25 the 25-delta put. The volatility is linear in
-    log-moneyness between the points, which come in any order; NaN volatilities are left out. NaN where the smile does not reach
-    the delta; where a crooked smile has it more than once, the strike nearest to the forward. Raises ValueError for a delta
-    outside (-1, 1) or zero, and for points at the same strike.
+    log-moneyness between the points, which come in any order; one that is no positive number is left out. NaN where the smile does
+    not reach the delta; where a crooked smile has it more than once, the strike nearest to the forward. Raises ValueError for a
+    delta outside (-1, 1) or zero, and for points at the same strike.
     """
     d1 = d1_of_delta(delta)
     k, v = _smile(log_moneyness, vol)
@@ -123,11 +123,11 @@ def _paired(x: ArrayLike, y: ArrayLike, x_name: str, y_name: str) -> tuple[Float
     return a, b
 
 
-def _sorted_distinct(x: Float, y: Float, x_name: str) -> tuple[Float, Float]:
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = x[known], y[known]
+def _sorted_distinct(x: Float, vol: Float, x_name: str) -> tuple[Float, Float]:
+    known = np.isfinite(x) & (vol > 0.0) & (vol < math.inf)
+    x, vol = x[known], vol[known]
     order = np.argsort(x, kind="stable")
-    x, y = x[order], y[order]
+    x, vol = x[order], vol[order]
     if (np.diff(x) == 0.0).any():
         raise ValueError(f"{x_name} has two entries for {x[:-1][np.diff(x) == 0.0][0]:g}")
-    return x, y
+    return x, vol
