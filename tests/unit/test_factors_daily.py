@@ -324,6 +324,18 @@ def test_gamma_exposure_by_hand() -> None:
     assert (row["open_interest_close"], row["open_interest_open"]) == (1_400, 1_200)
 
 
+def test_volume_over_open_interest_leaves_out_what_expires_with_the_session() -> None:
+    call, expiring = leg("C", 103.0, 30), leg("C", 100.0, 0)
+    before = sessions.previous_session(T)
+    held = table(curated.OPEN_INTEREST, [interest(call, 400, before), interest(expiring, 50, before)], before)
+    prints = table(curated.OPTION_TRADES, [trade(call, 600, 1.0), trade(expiring, 9_999, 1.0)])
+    inputs = {"contracts": master(call, expiring), "option_iv": implied(call), "option_trades": prints}
+    assert run(**inputs, open_interest=held)["volume_to_open_interest"] == 1.5
+    assert run(**inputs)["volume_to_open_interest"] is None
+    nothing = table(curated.OPEN_INTEREST, [interest(call, 0, before)], before)
+    assert run(**inputs, open_interest=nothing)["volume_to_open_interest"] is None
+
+
 def test_traded_gamma_is_gamma_exposure_with_the_volume_in_place_of_open_interest() -> None:
     rows = smile(30, 0.2)
     call, put, expiring = leg("C", 103.0, 30), leg("P", 97.0, 30), leg("C", 100.0, 0)

@@ -72,7 +72,9 @@ def test_the_fitted_surface_agrees_with_the_quotes_around_the_nodes(real_data: P
     for step in (contracts.contracts, quotes.option_quotes_eod, option_iv, iv_surface):
         known |= published(step(known, session), session)
     found = known["iv_surface"].filter(pl.col("tenor_days") == 30).row(0, named=True)
-    read = volatility_factors(smiles(known["option_iv"].join(known["contracts"].select("contract", "expires_utc"), on="contract"), session))
+    read = volatility_factors(
+        smiles(known["option_iv"].join(known["contracts"].select("contract", "expires_utc"), on="contract"), session)
+    )
     assert found["atm_iv"] == pytest.approx(read["atm_iv_30d"].item(), abs=0.002)
     assert found["skew_25d"] == pytest.approx(read["skew_25d"].item(), abs=0.004)
 

@@ -13,7 +13,7 @@ import pytest
 from flowlake.core import sessions
 from flowlake.datasets import curated
 from flowlake.datasets.factors import OPTION_IV
-from flowlake.datasets.volatility import DELTA_NODES, IV_RANKS, IV_SURFACE, NODES, RANK_MIN_HISTORY, TENOR_DAYS
+from flowlake.datasets.volatility import DELTA_NODES, IV_RANKS, IV_SURFACE, NODES, RANK_MIN_HISTORY, RANK_SESSIONS, TENOR_DAYS
 from flowlake.factors import ranks
 from flowlake.factors.ranks import iv_ranks
 from flowlake.factors.surfaces import iv_surface
@@ -97,7 +97,7 @@ def test_nothing_is_read_before_the_first_or_after_the_last_expiry() -> None:
 
 
 def test_wings_that_no_slice_meets_do_not_bend_the_middle() -> None:
-    """Volatilities of the cheapest options are off by points where a tick is; the nodes near the forward keep to their own quotes."""
+    """A tick is points of volatility for the cheapest options; the nodes near the forward keep to their own quotes."""
     bent = [row | {"iv": row["iv"] + max(0.0, abs(math.log(row["strike"] / FORWARD)) - 0.2)} for row in chain((40,))]
     row = run(bent)[30]
     true = run(chain((40,)))[30]
@@ -185,8 +185,8 @@ def test_a_past_that_does_not_vary_has_no_deviation_and_no_range() -> None:
 
 
 def test_only_the_last_sessions_count() -> None:
-    far = dict.fromkeys(DAYS_BEFORE[:-252], 9.0)
-    near = {day: 0.2 + 0.0001 * i for i, day in enumerate(DAYS_BEFORE[-252:])}
+    far = dict.fromkeys(DAYS_BEFORE[:-RANK_SESSIONS], 9.0)
+    near = {day: 0.2 + 0.0001 * i for i, day in enumerate(DAYS_BEFORE[-RANK_SESSIONS:])}
     assert ranked(near | far) == ranked(near)
 
 

@@ -16,7 +16,7 @@ from flowlake.datasets.flow_factors import FLOW_FEATURES, PANEL_FLOW
 from flowlake.datasets.model import UTC_NS, Adjust, Column, Dataset, KnownAtDecision, Layer
 from flowlake.datasets.scored import MIN_HISTORY, OTM_DISTANCE, Scored
 
-HISTORY_SESSIONS = 252
+HISTORY_SESSIONS = 253
 """Sessions of daily factors that the panel reads, the scored one included."""
 REALIZED_RETURNS = 20
 """Consecutive daily returns in a realised volatility."""
@@ -532,6 +532,13 @@ _OPEN_INTEREST = (
         "open_interest_open",
         "Open contracts at the close of the session before, of contracts that outlive this one, so that expiries are no change.",
         "open interest of the session before",
+    ),
+    _factor(
+        "volume_to_open_interest",
+        "Volume of contracts that outlive the session / open_interest_open: how often what was open changed hands.",
+        "volume, and open interest of the session before",
+        "contracts per open contract",
+        checks=_NOT_NEGATIVE,
     ),
 )
 _NOT_AVAILABLE = Column("not_available", pl.List(pl.String()), "Why factors of this row are null: `factor: reason`, sorted.")

@@ -14,7 +14,7 @@ from flowlake.datasets.curated import UNDERLYING
 from flowlake.datasets.model import Column, Dataset, KnownAtDecision, Layer
 from flowlake.datasets.scored import MAD_TO_SIGMA
 
-MODULE_SESSIONS = 252
+MODULE_SESSIONS = 253
 """Sessions of the panel that a score reads, the scored one included."""
 MODULE_MIN_HISTORY = 60
 """Past sessions with a value that a score needs."""

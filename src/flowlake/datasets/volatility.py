@@ -17,7 +17,7 @@ DELTA_NODES = {"atm": "atm_iv", "p10": "put_10d_iv", "p25": "put_25d_iv", "c25":
 STRIKE_NODES = {80: "iv_80_pct", 90: "iv_90_pct", 95: "iv_95_pct", 105: "iv_105_pct", 110: "iv_110_pct", 120: "iv_120_pct"}
 """Strike in per cent of the forward -> its column."""
 NODES = (*DELTA_NODES.values(), *STRIKE_NODES.values())
-RANK_SESSIONS = 252
+RANK_SESSIONS = 253
 """Sessions of surfaces that a rank reads, the ranked one included."""
 RANK_MIN_HISTORY = 60
 """Past sessions with a value that a rank, and a half-life, need."""

@@ -64,6 +64,9 @@ def daily_factors(inputs: Inputs, session: date) -> Output:
         pl.when(pl.col("stock_volume") > 0)
         .then(pl.col("share_equivalents") / pl.col("stock_volume"))
         .alias("option_to_stock_volume"),
+        pl.when(pl.col("open_interest_open") > 0)
+        .then(pl.col("lasting_volume") / pl.col("open_interest_open"))
+        .alias("volume_to_open_interest"),
         _squeeze_risk().alias("squeeze_risk"),
     )
     factors = rows.with_columns(daily_reasons(inputs)).sort("underlying")

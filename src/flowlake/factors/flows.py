@@ -30,9 +30,10 @@ def contract_flows(contracts: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
 
 
 def flow_factors(flows: pl.DataFrame, session: date) -> pl.DataFrame:
-    """One row per underlying: volumes, premiums, the short-dated out-of-the-money part, and share equivalents.
+    """One row per underlying: volumes, premiums, the short-dated out-of-the-money part, share equivalents, and volume that lasts.
 
-    `flows` as `contract_flows` gives it, with `spot`. `share_equivalents` is contracts x multiplier.
+    `flows` as `contract_flows` gives it, with `spot`. `share_equivalents` is contracts x multiplier; `lasting_volume` that of
+    contracts that outlive the session.
     """
     volume, premium = pl.col("volume"), pl.col("premium")
     call, put = pl.col("right") == "C", pl.col("right") == "P"
@@ -53,6 +54,7 @@ def flow_factors(flows: pl.DataFrame, session: date) -> pl.DataFrame:
             total(volume).alias("option_volume"),
             total(volume, call).alias("call_volume"),
             total(volume, put).alias("put_volume"),
+            total(volume, pl.col("expiry") > session).alias("lasting_volume"),
             total(pl.col("trade_count")).alias("option_trade_count"),
             usd().alias("premium_usd"),
             usd(call).alias("call_premium_usd"),

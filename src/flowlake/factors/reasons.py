@@ -76,6 +76,7 @@ _DAILY: Mapping[str, tuple[tuple[str, ...], str]] = {
     "gamma_traded_usd": (_FLOW, "no volume in contracts that outlive the session, no spot, or no smile for half of it"),
     "open_interest_close": (_OPEN_INTEREST, "not reported for this session"),
     "open_interest_open": (_OPEN_INTEREST, "not reported for the session before"),
+    "volume_to_open_interest": (_OPEN_INTEREST, "no volume, or open_interest_open is null or 0"),
 }
 
 

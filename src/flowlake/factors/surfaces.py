@@ -35,8 +35,8 @@ def iv_surface(inputs: Inputs, session: date) -> Output:
     rows: list[dict[str, Any]] = []
     for (underlying,), quotes in out_of_the_money(inputs, session).group_by("underlying", maintain_order=True):
         right = np.where((quotes["right"] == "C").to_numpy(), 1.0, -1.0)
-        # A squared error in volatility times vega squared is one in price: a far wing, where a tick moves volatility by points, does
-        # not bend the slice away from the quotes around the forward.
+        # A squared error in volatility times vega squared is one in price: far wings, where a tick is points of volatility, do not
+        # bend the slice away from the quotes around the forward.
         weights = quotes["vega"] ** 2
         nodes = surface.surface_nodes(quotes["years"], quotes["log_moneyness"], quotes["iv"], weights=weights, right=right)
         rows += [{"underlying": underlying, **row} for row in _rows(nodes)]

@@ -309,7 +309,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "factor_panel",
         Stage.HISTORY,
-        3,
+        4,
         "flowlake.factors.panel:factor_panel",
         (
             Read("daily_factors", sessions=HISTORY_SESSIONS, required=True, adjust=True),
@@ -323,7 +323,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "iv_ranks",
         Stage.HISTORY,
-        1,
+        2,
         "flowlake.factors.ranks:iv_ranks",
         (Read("iv_surface", sessions=RANK_SESSIONS, required=True, columns=("underlying", "tenor_days", *NODES)),),
         ("iv_ranks",),
@@ -332,7 +332,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "module_scores",
         Stage.HISTORY,
-        1,
+        2,
         "flowlake.factors.modules:module_scores",
         (Read("factor_panel", sessions=MODULE_SESSIONS, required=True, adjust=True), Read("iv_ranks")),
         ("module_scores",),

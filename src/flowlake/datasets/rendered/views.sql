@@ -1500,6 +1500,7 @@ CREATE OR REPLACE VIEW "daily_factors" AS SELECT
   "gamma_traded_usd",
   "open_interest_close",
   "open_interest_open",
+  "volume_to_open_interest",
   "not_available",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
@@ -1561,6 +1562,7 @@ FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE)
   'gamma_traded_usd': {name: 'gamma_traded_usd', type: 'DOUBLE', default_value: NULL},
   'open_interest_close': {name: 'open_interest_close', type: 'BIGINT', default_value: NULL},
   'open_interest_open': {name: 'open_interest_open', type: 'BIGINT', default_value: NULL},
+  'volume_to_open_interest': {name: 'volume_to_open_interest', type: 'DOUBLE', default_value: NULL},
   'not_available': {name: 'not_available', type: 'VARCHAR[]', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
 })) AS part;
@@ -1622,6 +1624,7 @@ CREATE OR REPLACE VIEW "factor_panel" AS SELECT
   "gamma_traded_usd",
   "open_interest_close",
   "open_interest_open",
+  "volume_to_open_interest",
   "log_return",
   "realized_vol_20d",
   "iv_minus_rv",
@@ -1783,6 +1786,7 @@ FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE)
   'gamma_traded_usd': {name: 'gamma_traded_usd', type: 'DOUBLE', default_value: NULL},
   'open_interest_close': {name: 'open_interest_close', type: 'BIGINT', default_value: NULL},
   'open_interest_open': {name: 'open_interest_open', type: 'BIGINT', default_value: NULL},
+  'volume_to_open_interest': {name: 'volume_to_open_interest', type: 'DOUBLE', default_value: NULL},
   'log_return': {name: 'log_return', type: 'DOUBLE', default_value: NULL},
   'realized_vol_20d': {name: 'realized_vol_20d', type: 'DOUBLE', default_value: NULL},
   'iv_minus_rv': {name: 'iv_minus_rv', type: 'DOUBLE', default_value: NULL},
