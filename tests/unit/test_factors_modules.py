@@ -135,7 +135,7 @@ def test_mispricing_is_the_largest_violation_where_there_are_quotes() -> None:
     assert (trades["statistic"], trades["score"]) == ("surface_residual", 100.0)
 
 
-def test_the_past_is_of_251_sessions_at_most() -> None:
+def test_the_past_is_of_252_sessions_at_most() -> None:
     far = [{"atm_iv_30d": 9.0}] * 40
     row = score("iv_anomaly", [*far, *[{"atm_iv_30d": 0.2 + 1e-4 * i} for i in range(MODULE_SESSIONS)]])
     assert row["history_sessions"] == MODULE_SESSIONS - 1
