@@ -23,6 +23,7 @@ import math
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -129,6 +130,24 @@ def vollib(python: Path, market: tuple[Float, ...], rate: float) -> tuple[Float,
     return found[:-1], market[0].size / float(found[-1])
 
 
+FIRST_CALLS = {
+    "implied volatility": "european.implied_vol(10.0, 100.0, 100.0, 1.0, 1)",
+    "with greeks": "european.implied_vol_greeks(10.0, 100.0, 100.0, 1.0, 1, 0.04)",
+    "American volatility": "american.implied_vol(10.0, 100.0, 100.0, 1.0, -1, 0.04)",
+}
+
+
+def first_call(statement: str, cache: str) -> float:
+    """Seconds of a first call in a new process that keeps its machine code in `cache`; imports are not counted."""
+    timed = (
+        "import time; from flowlake.quant import american, european; start = time.perf_counter(); "
+        f"{statement}; print(time.perf_counter() - start)"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": cache}
+    done = subprocess.run([sys.executable, "-c", timed], env=environment, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
 def median_seconds(work: Callable[[], object], runs: int) -> float:
     work()
     seconds = []
@@ -191,6 +210,12 @@ def main() -> None:
     print(f"{'QuantLib, loop':28}{loop / 1e6:8.2f}{f'{fused / loop:.1f} x':>10}")
     alone = speed["vanilla-option-pricers"]
     print(f"{'vanilla-option-pricers,':28}{alone / 1e6:8.2f}{f'{fused / alone:.1f} x':>10}   volatility alone")
+
+    print(f"\n{'seconds of the first call':28}{'no cache':>10}{'cached':>10}\n")
+    for name, statement in FIRST_CALLS.items():
+        with tempfile.TemporaryDirectory() as cache:
+            seconds = [first_call(statement, cache) for _ in range(2)]
+        print(f"{name:28}{seconds[0]:10.2f}{seconds[1]:10.2f}")
 
 
 if __name__ == "__main__":
