@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -176,6 +177,7 @@ BROKEN = {
     "a null in a number": {"number": None},
     "a null in a flag": {"flag": None},
     "a value below its bound": {"low": -1.0},
+    "not a number": {"low": math.nan},
     "a pair": {"low": 9.0},
     "a large whole number": {"big": 2**60},
     "a warning": {"right": "X"},
@@ -252,6 +254,20 @@ def test_a_text_is_judged_once_per_distinct_value(monkeypatch: pytest.MonkeyPatc
     frame = good(40).with_columns(number=pl.int_range(pl.len()))
     assert all(result.success for result in in_pieces(frame, DS, rows=20))
     assert seen == [1, 1, 1, 1], "two pieces of the table, two of the file, each with one distinct name"
+
+
+def test_a_number_is_judged_by_its_extremes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+    evaluate = Plan.evaluate
+
+    def noting(plan: Plan, frame: Any) -> list[Verdict]:
+        if list(frame.columns) == ["number"]:
+            seen.append(sorted(frame["number"].tolist()))
+        return evaluate(plan, frame)
+
+    monkeypatch.setattr(Plan, "evaluate", noting)
+    assert all(result.success for result in in_pieces(good(40), DS, rows=20))
+    assert seen == [[0, 19, 20, 39]] * 2, "the ends of two pieces, once for the table and once for the file"
 
 
 def test_memory_follows_the_piece_and_not_the_file(tmp_path: Path) -> None:

@@ -76,6 +76,11 @@ class Plan:
             ids = {name: metric.id for name, metric in needed.metric_configurations.items()}
             self._expectations.append((index, expectation, ids))
 
+    @property
+    def indices(self) -> list[int]:
+        """The places of its expectations in the suite."""
+        return [index for index, _, _ in self._expectations]
+
     def evaluate(self, frame: pandas.DataFrame) -> list[Verdict]:
         from great_expectations.validator.validation_graph import ValidationGraph
 

@@ -1,9 +1,10 @@
 """A large partition judged in pieces: its memory is that of a piece, its verdicts are those on the whole.
 
-Rows are read once, some row groups at a time. A rule about a column sees that column alone, and a text or a flag first by its
-distinct values (a Parquet file holds those of texts as dictionaries): where all of them are right, so are the rows. Where one is
-not, the rows themselves are judged, so a failing rule counts and shows the same rows either way. Uniqueness and order go across
-pieces: a key can only be repeated where its hash is, and each piece is compared with the last row before it.
+Rows are read once, some row groups at a time. A rule about a column sees that column alone, and first a few values that stand for
+all: of a text or a flag the distinct ones (a Parquet file holds those of texts as dictionaries), of a number that has to lie between
+limits the least, the largest and null. Where these are right, so are the rows. Where one is not, the rows themselves are judged, so a
+failing rule counts and shows the same rows either way. Uniqueness and order go across pieces: a key can only be repeated where its
+hash is, and each piece is compared with the last row before it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ ROWS_KEPT = 1000
 WHOLE_CELLS = 250_000
 """A table of so many cells is judged in one piece: there the number of evaluations costs more than the copies that are made."""
 _FAILS = "_fails"
+_BY_EXTREMES = {"expect_column_values_to_be_between", "expect_column_values_to_not_be_null"}
+"""Expectations that all values of a column meet if the least, the largest and null, where there is one, meet them."""
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 """Numbers of rows of a partition, from 0."""
@@ -213,6 +216,29 @@ class Tally:
         return pl.concat(self.kept)
 
 
+class _Extremes:
+    """Least and largest value of a column, and its nulls."""
+
+    def __init__(self) -> None:
+        self.missing = 0
+        self._found: list[pl.DataFrame] = []
+        self._has_nan = False
+
+    def note(self, column: pl.DataFrame) -> None:
+        series = column.to_series()
+        self.missing += series.null_count()
+        self._has_nan |= series.dtype.is_float() and bool(series.is_nan().any())
+        self._found += [column.min(), column.max()]
+
+    def standing(self) -> pl.DataFrame | None:
+        """The values that stand for all; None where not-a-number is among them, which is neither least nor largest."""
+        if self._has_nan or not self._found:
+            return None
+        found = pl.concat(self._found)
+        present = found.drop_nulls().unique()
+        return pl.concat([present, found.clear(1)]) if self.missing else present
+
+
 @dataclass(frozen=True)
 class Judged:
     """Verdicts in the order of the suite, a tally per rule, and one of the rows that are out of order."""
@@ -252,13 +278,18 @@ class _Judge:
     def in_pieces(self) -> Judged:
         self._note(self._suite.shape(self._columns, self._source.rows))
         keys = [_Key(index, columns, plan) for index, (columns, plan) in self._suite.unique.items()]
+        extremes = {columns: _Extremes() for columns in self._suite.by_columns if self._lies_between(columns)}
+        others = {columns: plan for columns, plan in self._suite.by_columns.items() if columns not in extremes}
         above: pl.DataFrame | None = None
         for piece in self._source.pieces(self._columns, CHUNK_ROWS):
-            for columns, plan in self._suite.by_columns.items():
+            for columns, plan in others.items():
                 self._note(self._by_value(columns, plan, piece) or self._by_row(columns, plan, piece))
+            for columns, found in extremes.items():
+                found.note(piece.frame(columns))
             for key in keys:
                 key.note(piece.frame(key.columns))
             above = self._tally_order(piece, above)
+        self._judge_extremes(extremes)
         for key in keys:
             self._judge_key(key)
         return self._judged()
@@ -276,11 +307,33 @@ class _Judge:
         if len(columns) > 1 or self._schema[columns[0]] not in (pl.String, pl.Boolean):
             return []
         values, missing = piece.values(columns[0])
-        distinct = values.to_frame()
-        verdicts = plan.evaluate(to_pandas(distinct))
-        if all(verdict.success and not self._failing(verdict.index, distinct).any() for verdict in verdicts):
-            return [counted(verdict, piece.rows, missing) for verdict in verdicts]
+        return self._by_standing(plan, values.to_frame(), piece.rows, missing)
+
+    def _by_standing(self, plan: Plan, standing: pl.DataFrame, rows: int, missing: int) -> list[Verdict]:
+        """The verdicts on `rows` values for which a few stand, if every one is right; else none."""
+        verdicts = plan.evaluate(to_pandas(standing))
+        if all(verdict.success and not self._failing(verdict.index, standing).any() for verdict in verdicts):
+            return [counted(verdict, rows, missing) for verdict in verdicts]
         return []
+
+    def _lies_between(self, columns: tuple[str, ...]) -> bool:
+        """Whether the extremes of a column of numbers or times tell whether its rules hold."""
+        kinds = {self._suite.expectations[index]["type"] for index in self._suite.by_columns[columns].indices}
+        dtype = self._schema[columns[0]]
+        return len(columns) == 1 and (dtype.is_numeric() or dtype.is_temporal()) and kinds <= _BY_EXTREMES
+
+    def _judge_extremes(self, extremes: dict[tuple[str, ...], _Extremes]) -> None:
+        """Columns whose extremes do not decide, or are wrong, are read once more and judged by row."""
+        by_row = []
+        for columns, found in extremes.items():
+            standing = found.standing()
+            plan = self._suite.by_columns[columns]
+            verdicts = [] if standing is None else self._by_standing(plan, standing, self._source.rows, found.missing)
+            self._note(verdicts)
+            by_row += [] if verdicts else [(columns, plan)]
+        for piece in self._source.pieces(self._columns, CHUNK_ROWS) if by_row else ():
+            for columns, plan in by_row:
+                self._note(self._by_row(columns, plan, piece))
 
     def _by_row(self, columns: tuple[str, ...], plan: Plan, piece: Piece) -> list[Verdict]:
         rows = piece.frame(columns)
