@@ -1,10 +1,10 @@
 """A large partition judged in pieces: its memory is that of a piece, its verdicts are those on the whole.
 
 Rows are read once, some row groups at a time. A rule about a column sees that column alone, and first a few values that stand for
-all: of a text or a flag the distinct ones (a Parquet file holds those of texts as dictionaries), of a number that has to lie between
-limits the least, the largest and null. Where these are right, so are the rows. Where one is not, the rows themselves are judged, so a
-failing rule counts and shows the same rows either way. Uniqueness and order go across pieces: a key can only be repeated where its
-hash is, and each piece is compared with the last row before it.
+all: of a text or a flag the distinct ones (a Parquet file holds those of texts as dictionaries), of a number that has to lie
+between limits the least, the largest and null. Where these are right, so are the rows. Where one is not, the rows themselves are
+judged, so a failing rule counts and shows the same rows either way. Uniqueness and order go across pieces: a key can only be
+repeated where its hash is, and each piece is compared with the last row before it.
 """
 
 from __future__ import annotations

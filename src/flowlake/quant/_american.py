@@ -48,7 +48,7 @@ from flowlake.quant._black import (
     search_vol,
 )
 from flowlake.quant._compile import by_address, inlined, kernel, part
-from flowlake.quant._instructions import fma, number
+from flowlake.quant._instructions import fma, magnitude, maximum, minimum, number
 from flowlake.quant._nodes import NODES, larger, line, load, store, waited
 
 # Steps from today to the last time at which exercise is looked at. More of them where it is worth more, by the interest or yield up
@@ -104,7 +104,7 @@ Grid = Callable[[Float, float, float, float, float, float, float, float, Float, 
 @inlined
 def tail(z: float) -> float:
     """Phi(-|z|), zero beyond 9."""
-    a = min(abs(z), MILLS_HIGH)
+    a = minimum(magnitude(z), MILLS_HIGH)
     return PHI_ZERO * exponential(-0.5 * a * a) * mills(1.0 / (a + MILLS_SHIFT))
 
 
@@ -157,13 +157,13 @@ def exercise(work: Float, row: int, slope: float, level: float, reach: float, h:
             at = j
             right = gain / (gain - following)
             left = 1.0 - right
-            jump = abs(following - gain + 0.5 * (right - 0.5) * (after - following - gain + before))
+            jump = magnitude(following - gain + 0.5 * (right - 0.5) * (after - following - gain + before))
             raised = excess(jump, right)
             left *= raised
             right *= raised
             break
     for j in range(NODES):
-        work[row + j] = max(work[row + j], fma(slope, work[M + j], level))
+        work[row + j] = maximum(work[row + j], fma(slope, work[M + j], level))
     if at >= 0:
         work[row + at] += left
         work[row + at + 1] += right
@@ -179,18 +179,19 @@ def gather(
     Gives how many there are, NEVER, EX_DATES or ALWAYS as early exercise can be worth something, and the steps that it takes.
     """
     count = 0
-    for m in range(times.shape[1]):
+    _, most = times.shape
+    for m in range(most):
         t, amount = times[row, m], amounts[row, m]
         if not (0.0 < t <= years and amount > 0.0):
             continue
-        t = min(max(t, NEAREST), years)
+        t = minimum(maximum(t, NEAREST), years)
         if count > 0 and ahead[0, count - 1] == t:
             ahead[1, count - 1] += amount
         else:
             ahead[0, count], ahead[1, count], ahead[2, count] = t, amount, 1.0
             count += 1
-    interest = max(abs(rate), abs(dividend_yield)) * years
-    steps = min(int(STEPS + STEPS_PER_DIVIDEND * count + STEPS_PER_INTEREST * interest), MOST_STEPS)
+    interest = maximum(magnitude(rate), magnitude(dividend_yield)) * years
+    steps = int(minimum(STEPS + STEPS_PER_DIVIDEND * count + STEPS_PER_INTEREST * interest, MOST_STEPS))
     if right < 0.0:
         return count, NEVER if rate <= 0.0 <= dividend_yield else ALWAYS, steps
     if rate < 0.0 or dividend_yield > 0.0:
@@ -227,7 +228,7 @@ def preceding(ahead: Float, m: int) -> int:
 
 @inlined
 def pairs_between(since: float, until: float, full: float) -> int:
-    return max(1, math.ceil(0.5 * (until - since) / full - 1e-9))
+    return int(maximum(1.0, math.ceil(0.5 * (until - since) / full - 1e-9)))
 
 
 @inlined
@@ -235,8 +236,8 @@ def discounted(forward: float, strike: float, s: float, right: float, discount: 
     """The European formula, to all digits also far out of the money."""
     side = 1.0 if forward <= strike else -1.0
     d1 = log_moneyness(forward, strike) / s + 0.5 * s
-    out = max(side * (forward * normal_cdf(side * d1) - strike * normal_cdf(side * (d1 - s))), 0.0)
-    return discount * (max(right * (forward - strike), 0.0) + out)
+    out = maximum(side * (forward * normal_cdf(side * d1) - strike * normal_cdf(side * (d1 - s))), 0.0)
+    return discount * (maximum(right * (forward - strike), 0.0) + out)
 
 
 # Compiled by `compiled_premiums`.
@@ -283,8 +284,8 @@ def premiums(
     blacks(work, e_row, forward, strike, h, s, right, discount)
     never = load(work, E)
     if bonus > 0.0:
-        certain = max(bonus - strike, 0.0)
-        blacks(work, a_row, forward, max(strike - bonus, SMALLEST), h, s, right, discount)
+        certain = maximum(bonus - strike, 0.0)
+        blacks(work, a_row, forward, maximum(strike - bonus, SMALLEST), h, s, right, discount)
         every = line(load(work, A), 1.0, discount * certain)
     else:
         every = never
@@ -354,14 +355,14 @@ def premiums(
     store(work, E, never)
     for j in range(CENTRE - 1, CENTRE + 2):
         waiting = 2.0 * work[A + j] - work[B + j]
-        work[PREMIUM + j] = max(waiting, right * (held * work[M + j] + spot - held - strike)) - work[E + j]
+        work[PREMIUM + j] = maximum(waiting, right * (held * work[M + j] + spot - held - strike)) - work[E + j]
     european = discounted(forward, strike, vol * math.sqrt(years), right, math.exp(-rate * years))
     # Whether to exercise now is decided with part of the extrapolation, the rest fades in from there: all of it would leave
     # waiting and exercise equal to within the error of the grid wherever exercise is best.
     at_once = right * (spot - strike) - european
     extra = work[A + CENTRE] - work[B + CENTRE]
-    plain = max(work[A + CENTRE] + DECIDING * extra - work[E + CENTRE], 0.0)
-    premium = max(plain + min((1.0 - DECIDING) * extra, max(plain - at_once, 0.0)), at_once)
+    plain = maximum(work[A + CENTRE] + DECIDING * extra - work[E + CENTRE], 0.0)
+    premium = maximum(plain + minimum((1.0 - DECIDING) * extra, maximum(plain - at_once, 0.0)), at_once)
     work[PREMIUM + CENTRE] = premium
     return european, premium
 
@@ -381,8 +382,8 @@ def sound(spot: float, strike: float, years: float, vol: float, rate: float, div
         and 0.0 < years < math.inf
         and vol > 0.0
         and vol * math.sqrt(years) <= LARGEST_TOTAL_VOL
-        and abs(rate * years) < LARGEST_CARRY
-        and abs(dividend_yield * years) < LARGEST_CARRY
+        and magnitude(rate * years) < LARGEST_CARRY
+        and magnitude(dividend_yield * years) < LARGEST_CARRY
     )
 
 
@@ -396,7 +397,7 @@ def fill_prices(grid: Grid, out: Float, work: Float, ahead: Float, times: Float,
         s, k, t, v, sign, r, q = terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], terms[6, i]
         out[i] = math.nan
         if sound(s, k, t, v, r, q):
-            count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
+            count, when, steps = gather(times, amounts, i if len(times) > 1 else 0, k, t, sign, r, q, ahead)
             if s > escrow(0.0, r, ahead, count):
                 european, premium = grid(work, s, k, t, v, sign, r, q, ahead, count, when, steps)
                 out[i] = european + premium if european + premium < math.inf else math.nan
@@ -415,12 +416,12 @@ def solve(
     discount = math.exp(-rate * years)
     held = spot - escrow(0.0, rate, ahead, count)
     forward = held * math.exp((rate - dividend_yield) * years)
-    least = max(discount * right * (forward - strike), 0.0)
+    least = maximum(discount * right * (forward - strike), 0.0)
     most = discount * (forward if right > 0.0 else strike)
     if when != NEVER:
         floor = right * (spot - strike) + NOISE * (spot + strike)
-        least = max(least, floor)
-        most = max(most, spot if right > 0.0 else strike)
+        least = maximum(least, floor)
+        most = maximum(most, spot if right > 0.0 else strike)
     start = search_vol(price, forward, strike, years, right, discount)
     if price <= least or (when == NEVER and not start > 0.0) or price >= most - EPSILON * most:
         return math.nan, ABOVE_MAXIMUM if price - least > 0.5 * (most - least) else BELOW_INTRINSIC
@@ -451,19 +452,19 @@ def solve(
         if iteration > 0:
             slope = (error - previous_error) / (guess - previous)
         following = guess - error / slope
-        step = abs(following - guess)
+        step = magnitude(following - guess)
         # Below the volatility at which waiting begins to pay the value is that of exercise, and has no slope.
         flat = european + premium <= floor
-        small = step <= min(LAST_STEP * guess, SHRINKING * last) and step * last <= LAST_ERROR * guess * guess
+        small = step <= minimum(LAST_STEP * guess, SHRINKING * last) and step * last <= LAST_ERROR * guess * guess
         if error == 0.0 or (small and not flat and not was_flat):
             return following if lo <= following <= hi and error != 0.0 else guess, OK
         if flat or not lo < following < hi or iteration > 40:
-            following = math.sqrt(max(lo, 0.5 * LOWEST_VOL) * hi)
+            following = math.sqrt(maximum(lo, 0.5 * LOWEST_VOL) * hi)
         if hi < LOWEST_VOL:
             return math.nan, BELOW_INTRINSIC
         if hi - lo <= EPSILON * hi:
             return hi, OK
-        last = abs(following - guess)
+        last = magnitude(following - guess)
         previous, previous_error, was_flat = guess, error, flat
         guess = following
     return guess, OK
@@ -526,7 +527,7 @@ def differentiate(
             return
         slope, bend = slopes(work, held)
         delta += slope
-        gamma = max(gamma + bend, 0.0)
+        gamma = maximum(gamma + bend, 0.0)
         bump = VOL_BUMP * vol
         _, more = grid(work, spot, strike, years, vol + bump, right, rate, dividend_yield, ahead, count, when, steps)
         less, width = at, bump
@@ -535,7 +536,7 @@ def differentiate(
             width = 2.0 * bump
         # A long option gains from volatility and is convex. Next to the boundary of exercise both vanish, and a difference of two
         # grids, or of two slopes of one, may fall short of zero by their error.
-        vega = max(vega + (more - less) / width, 0.0)
+        vega = maximum(vega + (more - less) / width, 0.0)
         _, moved = grid(work, spot, strike, years, vol, right, rate + RATE_BUMP, dividend_yield, ahead, count, when, steps)
         rho += (moved - at) / RATE_BUMP
     out[0, i] = delta
@@ -549,12 +550,13 @@ def differentiate(
 @kernel
 def fill_greeks(grid: Grid, out: Float, work: Float, ahead: Float, times: Float, amounts: Float, terms: Float) -> None:
     """Write the five sensitivities into the rows of `out`; NaN where inputs are not sound. Arguments as in `fill_prices`."""
-    for i in range(out.shape[1]):
+    _, size = out.shape
+    for i in range(size):
         s, k, t, v, sign, r, q = terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], terms[6, i]
         for n in range(5):
             out[n, i] = math.nan
         if sound(s, k, t, v, r, q):
-            count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
+            count, when, steps = gather(times, amounts, i if len(times) > 1 else 0, k, t, sign, r, q, ahead)
             if s > escrow(0.0, r, ahead, count):
                 differentiate(grid, out, i, work, s, k, t, v, sign, r, q, ahead, count, when, steps, False)
 
@@ -596,7 +598,7 @@ def expose(
         else:
             slope, bend = slopes(work, held)
             delta += slope
-            gamma = max(gamma + bend, 0.0)
+            gamma = maximum(gamma + bend, 0.0)
             bump = VOL_BUMP * vol
             grid(work, spot, strike, years, vol + bump, right, rate, dividend_yield, ahead, count, when, steps)
             more, _ = slopes(work, held)
@@ -626,12 +628,13 @@ def fill_exposure_greeks(
     grid: Grid, out: Float, work: Float, ahead: Float, times: Float, amounts: Float, terms: Float
 ) -> None:  # fmt: skip
     """Write delta, gamma, vanna and charm into the rows of `out`; NaN where inputs are not sound. Arguments as in `fill_prices`."""
-    for i in range(out.shape[1]):
+    _, size = out.shape
+    for i in range(size):
         s, k, t, v, sign, r, q = terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], terms[6, i]
         for n in range(4):
             out[n, i] = math.nan
         if sound(s, k, t, v, r, q):
-            count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
+            count, when, steps = gather(times, amounts, i if len(times) > 1 else 0, k, t, sign, r, q, ahead)
             if s > escrow(0.0, r, ahead, count):
                 expose(grid, out, i, work, s, k, t, v, sign, r, q, ahead, count, when, steps)
 
@@ -650,10 +653,10 @@ def fill_implied_vols(
         vol[i] = math.nan
         reason[i] = BAD_INPUT
         if math.isfinite(p) and sound(s, k, t, 1e-9, r, q):
-            count, when, steps = gather(times, amounts, i if times.shape[0] > 1 else 0, k, t, sign, r, q, ahead)
+            count, when, steps = gather(times, amounts, i if len(times) > 1 else 0, k, t, sign, r, q, ahead)
             if s > escrow(0.0, r, ahead, count):
                 vol[i], reason[i] = solve(grid, work, p, s, k, t, sign, r, q, ahead, count, when, steps)
-        if greeks.shape[1] > 0:
+        if greeks.size > 0:
             for n in range(5):
                 greeks[n, i] = math.nan
             if vol[i] > 0.0:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from flowlake.core.arrays import Float
 from flowlake.quant._compile import inlined, kernel, part
-from flowlake.quant._instructions import bits, double, fma, shift_right
+from flowlake.quant._instructions import bits, double, fma, magnitude, maximum, shift_right
 
 EPSILON = 2.220446049250313e-16
 LOG_PHI_ZERO = -0.9189385332046728
@@ -183,7 +183,7 @@ def reciprocals(s: float, x: float) -> tuple[float, float, float]:
 @inlined
 def guess(otm: float, forward: float, strike: float, scale: float, x: float) -> float:
     """Total volatility to 3e-4 relative where it is below 1.7, x below 2 and the price above exp(-35) or so."""
-    reach = abs(forward - strike) + otm
+    reach = magnitude(forward - strike) + otm
     log_reach = rough_log_ratio(reach, otm)
     v = (log_reach - 6.0) / (log_reach + 6.0)
     p = fma(v, -0.03612807481797623, -0.05675344464079458)
@@ -231,7 +231,7 @@ def householder(d: float, b: float, s: float, x: float, inverse_s: float) -> flo
 def total_vol(otm: float, forward: float, strike: float, scale: float) -> float:
     """Total volatility by straight-line arithmetic, scale being 1/sqrt(forward strike); NaN where the search has to decide."""
     b = otm * scale
-    x = abs(log_ratio(forward, strike))
+    x = magnitude(log_ratio(forward, strike))
     s = guess(otm, forward, strike, scale, x)
     inverse_s, near, far = reciprocals(s, x)
     step = householder(mills(near) - mills(far), b, s, x, inverse_s)
@@ -244,7 +244,7 @@ def total_vol(otm: float, forward: float, strike: float, scale: float) -> float:
         & (x < WIDEST)
         & (near < 1.0 / (MILLS_LOW + MILLS_SHIFT))
         & (far > 1.0 / (MILLS_HIGH + MILLS_SHIFT))
-        & (abs(step) < LAST_STEP * s)
+        & (magnitude(step) < LAST_STEP * s)
     )
     return s + step if usable else math.nan
 
@@ -260,8 +260,8 @@ def time_value(price: float, forward: float, strike: float, right: float, discou
     intrinsic = right * (forward - strike)
     above = undiscounted - intrinsic
     value = undiscounted if intrinsic <= 0.0 else (above if above > EPSILON * (forward + strike) else 0.0)
-    maximum = forward if right > 0.0 else strike
-    return value if maximum - undiscounted > EPSILON * maximum else 0.0
+    most = forward if right > 0.0 else strike
+    return value if most - undiscounted > EPSILON * most else 0.0
 
 
 @inlined
@@ -304,7 +304,7 @@ def search_vol(price: float, forward: float, strike: float, years: float, right:
     room = (forward if right > 0.0 else strike) - price / discount
     log_forward = math.log(forward)
     log_strike = math.log(strike)
-    x = abs(log_moneyness(forward, strike))
+    x = magnitude(log_moneyness(forward, strike))
     lower_half = otm < room
     log_mean = 0.5 * (log_forward + log_strike)
     log_target = math.log(otm if lower_half else room) - log_mean
@@ -313,7 +313,7 @@ def search_vol(price: float, forward: float, strike: float, years: float, right:
     if lower_half and x < WIDEST:
         s = guess(otm, forward, strike, math.exp(-log_mean), x)
     elif lower_half:
-        s = x / math.sqrt(2.0 * max(-log_target, 0.1))
+        s = x / math.sqrt(2.0 * maximum(-log_target, 0.1))
     else:
         s = math.sqrt(2.0 * x) + 1.0
     iteration = 0
@@ -339,7 +339,7 @@ def search_vol(price: float, forward: float, strike: float, years: float, right:
         new = s + n / (1.0 + 0.5 * curvature)
         if not lo <= new <= hi or iteration > 60:
             new = 0.5 * (lo + hi)
-        if abs(new - s) <= EPSILON * (s + 0.5) or hi - lo <= EPSILON * hi:
+        if magnitude(new - s) <= EPSILON * (s + 0.5) or hi - lo <= EPSILON * hi:
             return new / math.sqrt(years)
         s = new
         iteration += 1
@@ -370,9 +370,9 @@ def fill_reasons(
         elif time_value(price[i], forward[i], strike[i], right[i], discount[i]) > 0.0:
             out[i] = OK
         else:
-            maximum = forward[i] if right[i] > 0.0 else strike[i]
-            intrinsic = max(right[i] * (forward[i] - strike[i]), 0.0)
-            out[i] = ABOVE_MAXIMUM if price[i] / discount[i] - intrinsic > 0.5 * (maximum - intrinsic) else BELOW_INTRINSIC
+            most = forward[i] if right[i] > 0.0 else strike[i]
+            intrinsic = maximum(right[i] * (forward[i] - strike[i]), 0.0)
+            out[i] = ABOVE_MAXIMUM if price[i] / discount[i] - intrinsic > 0.5 * (most - intrinsic) else BELOW_INTRINSIC
 
 
 @kernel
@@ -386,12 +386,12 @@ def fill_prices(out: Float, forward: Float, strike: Float, years: Float, vol: Fl
             out[i] = math.nan
             continue
         # The out-of-the-money option and parity: taking the larger legs of the other one apart would cost digits.
-        value = max(right[i] * (f - k), 0.0)
+        value = maximum(right[i] * (f - k), 0.0)
         s = v * math.sqrt(t)
         if s > 0.0:
             side = 1.0 if f <= k else -1.0
             d1 = log_moneyness(f, k) / s + 0.5 * s
-            value += max(side * (f * normal_cdf(side * d1) - k * normal_cdf(side * (d1 - s))), 0.0)
+            value += maximum(side * (f * normal_cdf(side * d1) - k * normal_cdf(side * (d1 - s))), 0.0)
         out[i] = discount[i] * value
 
 
@@ -451,8 +451,8 @@ def fill_implied_vol_greeks(
             i = start + j
             t, r, q, k, sign = years[i], rate[i], dividend_yield[i], strike[i], right[i]
             discount, forward, mean, s = tile[6, j], tile[7, j], tile[8, j], tile[9, j]
-            s = s if (abs(r * t) < LARGEST_EXPONENT) & (abs(q * t) < LARGEST_EXPONENT) else math.nan
-            x = abs(log_ratio(forward, k))
+            s = s if (magnitude(r * t) < LARGEST_EXPONENT) & (magnitude(q * t) < LARGEST_EXPONENT) else math.nan
+            x = magnitude(log_ratio(forward, k))
             inverse_s, near_q, far_q = reciprocals(s, x)
             h = x * inverse_s
             density = mean * PHI_ZERO * exponential(-0.5 * fma(h, h, 0.25 * s * s))

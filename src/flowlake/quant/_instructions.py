@@ -50,6 +50,32 @@ def _number(typingctx: Any, value: Any) -> Any:
     return int64(int64), codegen
 
 
+@intrinsic
+def _maximum(typingctx: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a, b = args
+        return builder.select(builder.fcmp_ordered(">", b, a), b, a)
+
+    return float64(float64, float64), codegen
+
+
+@intrinsic
+def _minimum(typingctx: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a, b = args
+        return builder.select(builder.fcmp_ordered("<", b, a), b, a)
+
+    return float64(float64, float64), codegen
+
+
+@intrinsic
+def _magnitude(typingctx: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.call(builder.module.declare_intrinsic("llvm.fabs", [ir.DoubleType()]), args)
+
+    return float64(float64), codegen
+
+
 fma = cast(Callable[[float, float, float], float], _fma)
 """fma(a, b, c) = a * b + c, rounded once."""
 bits = cast(Callable[[float], int], _bits)
@@ -60,3 +86,9 @@ shift_right = cast(Callable[[int, int], int], _shift_right)
 """Logical shift: vector units before AVX-512 have no arithmetic one for 64 bits."""
 number = cast(Callable[[int], int], _number)
 """The same integer without a type of its own: numba compiles a function once for every constant that it is called with."""
+maximum = cast(Callable[[float, float], float], _maximum)
+"""max of two doubles, the first where either is not a number. numba compiles a function for every use of Python's own."""
+minimum = cast(Callable[[float, float], float], _minimum)
+"""min of two doubles, the first where either is not a number."""
+magnitude = cast(Callable[[float], float], _magnitude)
+"""abs of a double."""
