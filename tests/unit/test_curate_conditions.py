@@ -80,8 +80,8 @@ def test_the_policies_differ_in_late_prints_alone() -> None:
 
 
 HASHES = {
-    "opra-massive@1": "2b4566be8264783a",
-    "opra-consolidated@1": "c91e22ec02e9aad0",
+    "opra-massive@1": "cab87c569c83052c",
+    "opra-consolidated@1": "4cbc54ccb1b7cbad",
 }
 
 

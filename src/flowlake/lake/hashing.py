@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,11 +16,9 @@ def data_hash(frame: pl.DataFrame) -> str:
 
     The frame must be normalised as `Dataset.conform` leaves it: declared column order and types, total order, no NaN.
     """
-    digest = hashlib.sha256()
-    for name in frame.columns:
-        series = frame.get_column(name)
-        _update(digest, name, series.dtype, series.len(), series.null_count(), partial(iter, [series]))
-    return digest.hexdigest()
+    hashing = DataHash(frame.schema)
+    hashing.update(frame)
+    return hashing.hexdigest()
 
 
 def file_data_hash(path: str | Path) -> str:
@@ -33,45 +29,64 @@ def file_data_hash(path: str | Path) -> str:
     import pyarrow.parquet as pq
 
     schema = pl.read_parquet_schema(path)
-    texts = [name for name, dtype in schema.items() if dtype == pl.String]
-    digest = hashlib.sha256()
-    with pq.ParquetFile(path, read_dictionary=texts) as file:
-        metadata = file.metadata
-        groups = range(metadata.num_row_groups)
-        for number, (name, dtype) in enumerate(schema.items()):
-            nulls = sum(metadata.row_group(group).column(number).statistics.null_count for group in groups)
-
-            def parts(name: str = name, dtype: pl.DataType = dtype) -> Iterator[pl.Series]:
-                for group in groups:
-                    column = file.read_row_group(group, columns=[name], use_threads=False).column(0)
-                    for chunk in column.chunks:
-                        yield pl.Series(chunk.dictionary_decode() if dtype == pl.String else chunk, dtype=dtype)
-
-            _update(digest, name, dtype, metadata.num_rows, nulls, parts)
-    return digest.hexdigest()
+    hashing = DataHash(schema)
+    with pq.ParquetFile(path) as file:
+        for group in range(file.metadata.num_row_groups):
+            hashing.update(pl.DataFrame(file.read_row_group(group, use_threads=False), schema=schema))
+    return hashing.hexdigest()
 
 
-def _update(digest: Any, name: str, dtype: pl.DataType, rows: int, nulls: int, parts: Callable[[], Iterator[pl.Series]]) -> None:
-    """Take in a column, given in parts: what stands in them counts, not where one ends. `parts` may be asked several times."""
-    digest.update(f"{name}:{dtype}:{rows}".encode())
-    if isinstance(dtype, pl.List):
-        (series,) = parts()
-        digest.update(series.list.len().fill_null(2**32 - 1).to_numpy().tobytes())
-        values = series.explode()
-        dtype, nulls, parts = values.dtype, values.null_count(), lambda: iter([values])
-    if nulls:
-        for part in parts():
-            digest.update(part.is_null().to_numpy().tobytes())
-    if dtype == pl.String:
-        for part in parts():
-            digest.update(part.str.len_bytes().fill_null(0).to_numpy().tobytes())
-        for part in parts():
-            digest.update(_text_bytes(part.fill_null("")))
-        return
-    for part in parts():
-        physical = part.to_physical()
-        filled = physical.fill_null(False) if physical.dtype == pl.Boolean else physical.fill_null(0)
-        digest.update(filled.to_numpy().tobytes())
+class DataHash:
+    """`data_hash` of a table that comes in parts: what stands in them counts, not where one ends."""
+
+    def __init__(self, schema: Mapping[str, pl.DataType]) -> None:
+        self._columns = {name: _ColumnHash(dtype) for name, dtype in schema.items()}
+        self._dtypes = dict(schema)
+
+    def update(self, part: pl.DataFrame) -> None:
+        """Take in the next rows, in the columns of the schema."""
+        for name, column in self._columns.items():
+            column.update(part.get_column(name))
+
+    def hexdigest(self) -> str:
+        digest = hashlib.sha256()
+        for name, column in self._columns.items():
+            digest.update(f"{name}:{self._dtypes[name]}:{column.rows}".encode())
+            digest.update(column.digest())
+        return digest.hexdigest()
+
+
+class _ColumnHash:
+    """Of a column: where nulls are, how long texts and lists are, and the values, zero for null; each in a digest of its own."""
+
+    def __init__(self, dtype: pl.DataType) -> None:
+        self.rows = 0
+        self._nulls, self._lengths, self._values = (hashlib.sha256() for _ in range(3))
+        self._inner = _ColumnHash(pl.Series(dtype=dtype).explode().dtype) if isinstance(dtype, pl.List) else None
+
+    def update(self, series: pl.Series) -> None:
+        if series.null_count():
+            self._nulls.update(_bytes(series.is_null().arg_true().cast(pl.Int64) + self.rows))
+        self.rows += series.len()
+        if self._inner is not None:
+            self._lengths.update(_bytes(series.list.len().fill_null(0)))
+            self._inner.update(series.explode(empty_as_null=False, keep_nulls=False))
+        elif series.dtype == pl.String:
+            self._lengths.update(_bytes(series.str.len_bytes().fill_null(0)))
+            self._values.update(_text_bytes(series.fill_null("")))
+        else:
+            physical = series.to_physical()
+            if series.null_count():
+                physical = physical.fill_null(False) if physical.dtype == pl.Boolean else physical.fill_null(0)
+            self._values.update(_bytes(physical))
+
+    def digest(self) -> bytes:
+        inner = self._inner.digest() if self._inner is not None else b""
+        return self._nulls.digest() + self._lengths.digest() + self._values.digest() + inner
+
+
+def _bytes(series: pl.Series) -> memoryview:
+    return np.ascontiguousarray(series.to_numpy()).data
 
 
 def _text_bytes(texts: pl.Series) -> memoryview:

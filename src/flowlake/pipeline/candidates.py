@@ -1,7 +1,8 @@
 """What a step made, on its way into the lake: a table in memory, or a file that was written in batches.
 
-Either is audited as it will be served. A file is written to the scratch folder with its lineage in the footer; the hash of its
-values, of which the length is known beforehand, is computed from what the file gives back and then put in its place.
+Either is audited as it will be served. A file is written to the scratch folder with its lineage in the footer. The hash of values
+that were written as batches of codes is computed from what the file gives back, and then put in its place; its length is known
+beforehand.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from flowlake.datasets.batch import Stream
 from flowlake.datasets.model import KNOWN_AT, UTC_NS, Dataset, Finding
 from flowlake.lake import partitions
 from flowlake.lake.columnar import PartitionWriter
-from flowlake.lake.hashing import data_hash, file_data_hash
+from flowlake.lake.hashing import DataHash, data_hash, file_data_hash
 from flowlake.lake.partitions import FOOTER_KEY, Lineage
 from flowlake.lake.parts import PartWriter
 from flowlake.quality.audit import AuditResult, audit, audit_file
@@ -101,7 +102,7 @@ def staged(stream: Stream, path: Path, seal: Sealing) -> tuple[FileCandidate, tu
         writer = PartitionWriter(file, ds)
         for batch in stream.batches:
             writer.write(batch)
-        _close(writer, ds, seal)
+        _close(writer, ds, seal, _HASH_TO_COME)
     _put_hash(path, file_data_hash(path))
     return FileCandidate(ds, path, writer.rows), stream.findings()
 
@@ -119,14 +120,17 @@ def staged_parts(
     try:
         with ExitStack() as files:
             writers = {ds.name: PartWriter(files.enter_context(paths[ds.name].open("wb")), ds) for ds in datasets if ds.in_parts}
+            hashes = {ds.name: DataHash(ds.polars_schema()) for ds in datasets if ds.in_parts}
             for tables in parts:
                 for name, table in tables.items():
-                    writers[name].write(table) if name in writers else kept[name].append(table)
+                    if name in writers:
+                        hashes[name].update(table)
+                        writers[name].write(table)
+                    else:
+                        kept[name].append(table)
             for ds in datasets:
                 if ds.in_parts:
-                    _close(writers[ds.name], ds, seal)
-        for path in paths.values():
-            _put_hash(path, file_data_hash(path))
+                    _close(writers[ds.name], ds, seal, hashes[ds.name].hexdigest())
         yield {
             ds.name: FileCandidate(ds, paths[ds.name], writers[ds.name].rows)
             if ds.in_parts
@@ -138,9 +142,9 @@ def staged_parts(
             path.unlink(missing_ok=True)
 
 
-def _close(writer: PartitionWriter | PartWriter, ds: Dataset, seal: Sealing) -> None:
+def _close(writer: PartitionWriter | PartWriter, ds: Dataset, seal: Sealing, found: str) -> None:
     newest = pl.DataFrame({KNOWN_AT: [writer.known_last]}, schema={KNOWN_AT: pl.Int64}).cast({KNOWN_AT: UTC_NS})
-    lineage = seal(ds, _HASH_TO_COME, writer.rows, partitions.known_last(newest))
+    lineage = seal(ds, found, writer.rows, partitions.known_last(newest))
     writer.close({FOOTER_KEY: lineage.to_json()})
 
 
