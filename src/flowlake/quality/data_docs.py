@@ -16,7 +16,7 @@ from typing import Any
 
 from flowlake.datasets import render
 from flowlake.datasets.model import Dataset
-from flowlake.quality.expectations import switch_telemetry_off
+from flowlake.quality.expectations import load_great_expectations
 
 PAGES = 300
 """Pages of validations that passed; failed ones always get theirs, up to `FAILED_PAGES`."""
@@ -54,7 +54,7 @@ def choose_pages(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]
 
 
 def _write_site(results: Sequence[Mapping[str, Any]], folder: Path, datasets: Mapping[str, Dataset]) -> None:
-    switch_telemetry_off()
+    load_great_expectations()
     import great_expectations as gx
     from great_expectations.core.expectation_suite import ExpectationSuite
 
