@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import ingest
@@ -91,18 +92,7 @@ def one_size(server: S3Server, folder: Path, millions: float, opra: bool) -> tup
         fill_with_tape(bucket, millions, folder)
     else:
         fill_with_market(bucket, millions)
-    access = server.access
-    settings = Settings(
-        lake=str(folder / prefix),
-        bucket_endpoint=access.endpoint,
-        bucket_name=BUCKET,
-        bucket_prefix=prefix,
-        bucket_region=access.region,
-        bucket_key_id=access.key_id,
-        bucket_secret=access.secret,
-        max_object_mb=100_000,
-        scratch=str(folder / f"{prefix}-scratch"),
-    )
+    settings = replace(server.settings(folder / prefix, prefix, folder / f"{prefix}-scratch"), max_object_mb=100_000)
     found = {}
     for name in tasks(settings):
         found[name] = measured(settings, name)

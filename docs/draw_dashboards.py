@@ -31,7 +31,6 @@ from PIL import Image
 
 from flowlake import monitoring
 from flowlake.core.sessions import last_actionable, offset
-from flowlake.core.settings import Settings
 from flowlake.market import MarketSpec, build, write_bucket
 from flowlake.market.s3server import s3_server
 from flowlake.monitoring.metrics import METRICS, Sample
@@ -55,15 +54,7 @@ def measured(folder: Path) -> Moments:
     with s3_server() as server:
         bucket = Bucket(server.access, "flowlake", "market")
         write_bucket(market, bucket.put)
-        settings = Settings(
-            lake=str(folder / "lake"),
-            bucket_endpoint=server.access.endpoint,
-            bucket_name="flowlake",
-            bucket_prefix="market",
-            bucket_region=server.access.region,
-            bucket_key_id=server.access.key_id,
-            bucket_secret=server.access.secret,
-        )
+        settings = server.settings(folder / "lake", "market")
         for position, day in enumerate(market.days):
             run(settings, Request(day, day))
             found.append(measure(settings, day))

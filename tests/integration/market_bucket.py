@@ -42,16 +42,7 @@ def bucket_of(server: S3Server, prefix: str) -> Bucket:
 
 def settings_for(server: S3Server, prefix: str, lake: Path | str, scratch: Path | str = "") -> Settings:
     """Settings for a bucket that was filled before, for example to make a second lake of it."""
-    return Settings(
-        lake=str(lake),
-        bucket_endpoint=server.access.endpoint,
-        bucket_name=BUCKET,
-        bucket_prefix=prefix,
-        bucket_region=server.access.region,
-        bucket_key_id=server.access.key_id,
-        bucket_secret=server.access.secret,
-        scratch=str(scratch),
-    )
+    return server.settings(lake, prefix, scratch)
 
 
 def run_all(settings: Settings, market: Market, **request: Any) -> Report:

@@ -62,16 +62,7 @@ class Market:
 def market_of(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Bodies], Market]:
     def build(name: str, bodies: Bodies) -> Market:
         prefix = f"real-market/{name}"
-        lake = tmp_path_factory.mktemp(name) / "lake"
-        settings = Settings(
-            lake=str(lake),
-            bucket_endpoint=s3.access.endpoint,
-            bucket_name="flowlake",
-            bucket_prefix=prefix,
-            bucket_region=s3.access.region,
-            bucket_key_id=s3.access.key_id,
-            bucket_secret=s3.access.secret,
-        )
+        settings = s3.settings(tmp_path_factory.mktemp(name) / "lake", prefix)
         market = Market(Bucket(s3.access, "flowlake", prefix), settings)
         market.put(bodies)
         return market

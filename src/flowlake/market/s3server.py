@@ -23,7 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flowlake.core.errors import SourceUnavailableError, UsageError
-from flowlake.core.settings import S3Access, Secret
+from flowlake.core.settings import S3Access, Secret, Settings
 
 LOOPBACK = "127.0.0.1"
 REGION = "us-east-1"
@@ -74,6 +74,19 @@ class S3Server:
 
     access: S3Access
     buckets: tuple[str, ...]
+
+    def settings(self, lake: Path | str, prefix: str = "", scratch: Path | str = "") -> Settings:
+        """Settings of a lake that is fed from the server's first bucket, from the keys below `prefix`."""
+        return Settings(
+            lake=str(lake),
+            bucket_endpoint=self.access.endpoint,
+            bucket_region=self.access.region,
+            bucket_name=self.buckets[0],
+            bucket_prefix=prefix,
+            bucket_key_id=self.access.key_id,
+            bucket_secret=self.access.secret,
+            scratch=str(scratch),
+        )
 
 
 @contextmanager

@@ -12,10 +12,9 @@ import polars as pl
 
 from flowlake.backtest.episodes import EpisodeScorecard, episode_scorecard
 from flowlake.core.errors import UsageError
-from flowlake.core.settings import Settings
 from flowlake.lake.lake import open_lake
 from flowlake.market.build import Market, build
-from flowlake.market.s3server import S3Server, s3_server
+from flowlake.market.s3server import s3_server
 from flowlake.market.spec import MarketSpec
 from flowlake.market.writer import write_bucket, write_folder, write_truth
 from flowlake.pipeline import run as pipeline_run
@@ -55,7 +54,7 @@ def demo(folder: Path, underlyings: int, sessions: int, seed: int, workers: int)
     out = terminal.console()
     market = build(MarketSpec(seed=seed, sessions=sessions, underlyings=underlyings))
     with s3_server([BUCKET]) as server:
-        settings = _settings(server, folder)
+        settings = server.settings((folder / "lake").resolve(), scratch=(folder / "scratch").resolve())
         out.print(
             f"1  a synthetic market of {underlyings} underlyings and {sessions} sessions, behind an S3 server on this machine"
         )
@@ -91,18 +90,6 @@ def _prepare(folder: Path) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).write_text("made by `flowlake demo`, which empties this folder when it runs again\n", encoding="utf-8")
-
-
-def _settings(server: S3Server, folder: Path) -> Settings:
-    return Settings(
-        lake=str((folder / "lake").resolve()),
-        bucket_endpoint=server.access.endpoint,
-        bucket_region=server.access.region,
-        bucket_name=BUCKET,
-        bucket_key_id=server.access.key_id,
-        bucket_secret=server.access.secret,
-        scratch=str((folder / "scratch").resolve()),
-    )
 
 
 def _file_progress(market: Market, advance: terminal.Advance) -> Callable[[str, int], None]:

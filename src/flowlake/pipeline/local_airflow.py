@@ -430,18 +430,7 @@ def _synthetic(stack: ExitStack, folder: Path, spec: MarketSpec, starting: Calla
     if rest:
         hint += f" For the rest:\nflowlake_session, Trigger, Backfill, {rest[0]} to {rest[-1]}, Run Backfill."
     hint += f"\nThe lake is {lake}."
-    return bucket_variables(
-        Settings(
-            lake=str(lake),
-            bucket_endpoint=server.access.endpoint,
-            bucket_region=server.access.region,
-            bucket_name=BUCKET,
-            bucket_key_id=server.access.key_id,
-            bucket_secret=server.access.secret,
-        ),
-        shown[0],
-        shown[-1],
-    ), hint
+    return bucket_variables(server.settings(lake), shown[0], shown[-1]), hint
 
 
 def bucket_variables(settings: Settings, first: date, last: date) -> dict[str, str]:
