@@ -102,12 +102,7 @@ def due_at(session: date) -> datetime:
 
 
 def newest_due(now: datetime) -> date:
-    return last_due(now, 1)[0]
-
-
-def last_due(now: datetime, count: int) -> list[date]:
-    """The newest sessions that are due, oldest first."""
-    return sessions.last_actionable(now - MARGIN, count)
+    return sessions.last_actionable(now - MARGIN, 1)[0]
 
 
 def _at_or_after(day: date) -> date | None:

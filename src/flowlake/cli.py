@@ -579,10 +579,12 @@ def _add_alerts(commands: Commands) -> None:
         group,
         "send",
         alerts_send_command,
-        "Evaluate the triggers on a session and deliver what is new. What was told once is not told again.",
-        "flowlake alerts send --session 2024-03-01",
+        "Evaluate the triggers on sessions and deliver what is new. What was told once is not told again.",
+        "flowlake alerts send --last 5 --within 7",
     )
-    sent.add_argument("--session", type=_day, metavar="D", required=True)
+    which = sent.add_mutually_exclusive_group(required=True)
+    which.add_argument("--session", type=_day, metavar="D")
+    which.add_argument("--last", type=_positive, metavar="N", help="the newest N sessions whose signals are due")
     sent.add_argument("--dry-run", action="store_true", help="only say what would be told")
     sent.add_argument(
         "--within", type=_positive, metavar="DAYS", help="tell nothing of a session that became known longer ago, as in a backfill"
@@ -612,20 +614,22 @@ def alerts_list_command(arguments: argparse.Namespace) -> int:
 
 
 def alerts_send_command(arguments: argparse.Namespace) -> int:
+    from flowlake.core.sessions import last_actionable
     from flowlake.pipeline.notifying import notify
     from flowlake.pipeline.notifying_report import heard_by, print_told
     from flowlake.report import terminal
 
+    sessions = [arguments.session] if arguments.session else last_actionable(datetime.now(UTC), arguments.last)
     with terminal.progress("messages") as advance:
         told = notify(
             _settings(arguments),
-            arguments.session,
+            sessions,
             dry_run=arguments.dry_run,
             wait_seconds=arguments.wait,
             heard=heard_by(advance),
             within_days=arguments.within,
         )
-    return print_told(told, f"triggers on {arguments.session}", arguments.json, arguments.dry_run)
+    return print_told(told, arguments.json, arguments.dry_run)
 
 
 def alerts_flush_command(arguments: argparse.Namespace) -> int:
@@ -635,7 +639,7 @@ def alerts_flush_command(arguments: argparse.Namespace) -> int:
 
     with terminal.progress("messages") as advance:
         told = flush(_settings(arguments), None, arguments.retry, arguments.wait, heard_by(advance))
-    return print_told(told, "", arguments.json)
+    return print_told(told, arguments.json)
 
 
 def alerts_test_command(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,6 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.utils.file import list_py_file_paths
-from session_timetable import last_due
 
 from dags.airflow_runs import DAGS
 from dags.test_commands import FakeTask, context_of
@@ -164,7 +162,7 @@ def test_the_command_line_knows_every_command_that_a_task_types(bag: DagBag, mon
     assert commands == {"run", "status", "models", "backtest", "verify", "backup", "prune", "alerts", "metrics"}
 
 
-def test_people_hear_of_the_newest_sessions_oldest_first_and_a_message_that_waits_is_no_failure(
+def test_people_hear_of_the_newest_sessions_and_a_message_that_waits_is_no_failure(
     bag: DagBag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     typed: list[list[str]] = []
@@ -175,9 +173,7 @@ def test_people_hear_of_the_newest_sessions_oldest_first_and_a_message_that_wait
 
     monkeypatch.setattr(flowlake_commands, "_run", ran)
     bag.dags["flowlake_tell"].get_task("people").python_callable(**context_of(FakeTask()))
-    told = [arguments[3] for arguments in typed]
-    assert all(arguments[:3] == ["alerts", "send", "--session"] for arguments in typed)
-    assert told == [str(session) for session in last_due(datetime.now(UTC), 5)]
+    assert typed == [["alerts", "send", "--last", "5", "--within", "7"]]
 
 
 def test_without_a_gateway_nothing_is_pushed(bag: DagBag, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_a_night_on_postgresql_and_a_dask_cluster(s3: S3Server, postgres: tuple[
     assert {task.state for task in runs[0].tasks.values()} == {"success"}
     assert tell["state"] == "success"
     assert [group["labels"]["instance"] for group in pushed] == [settings.lake]
-    assert files_that_contain(home, "$ flowlake alerts send --session") != []
+    assert files_that_contain(home, "$ flowlake alerts send --last 5") != []
     ran = open_lake(settings=settings).sql("select distinct executor, split_part(parent, '/', 1) as dag from invocations")
     assert ran.rows() == [("dask", "flowlake_session")]
     alone = replace(settings, lake=str(tmp_path / "alone"))

@@ -13,7 +13,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
 from hypothesis import given
 from hypothesis import strategies as st
-from session_timetable import CATCH_UP, SessionTimetable, due_at, last_due, newest_due, session_of
+from session_timetable import CATCH_UP, SessionTimetable, due_at, newest_due, session_of
 
 from flowlake.core.sessions import actionable_at, is_session, offset, sessions_between
 
@@ -52,7 +52,6 @@ def test_nothing_is_due_before_all_that_it_may_use_is_known(session: date) -> No
     assert timedelta(0) < due_at(session) - actionable_at(session) <= timedelta(minutes=30)
     assert newest_due(due_at(session)) == session
     assert newest_due(due_at(session) - timedelta(seconds=1)) == offset(session, -1)
-    assert last_due(due_at(session), 7) == [offset(session, back) for back in range(-6, 1)]
 
 
 def nights(timetable: SessionTimetable, previous: date | None, now: datetime) -> list[date]:

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 
 from alert_servers import WebServer, closed_port, mail_server, web_server
+from flowlake.alerts.triggers import TRIGGERS
 from flowlake.core.sessions import decision_time
 from flowlake.core.settings import S3Access, Settings
 from flowlake.datasets.model import KNOWN_AT
@@ -203,6 +204,26 @@ def test_a_session_of_a_backfill_is_no_news(cli: Cli, told: Set, lake: Path) -> 
         assert web.requests == []
         assert cli("send", "--session", DAY, "--within", "36500").code == 0
     assert len(web.accepted) == 4
+
+
+def test_the_newest_sessions_are_told_in_one_go(
+    cli: Cli, told: Set, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second session tells what the first one has not told; what is over the limit is gathered over both."""
+    monkeypatch.setattr("flowlake.core.sessions.last_actionable", lambda moment, count: [BEFORE, DAY][-count:])
+    write(lake, "signals", BEFORE, top("AAPL"), top("MSFT"))
+    with web_server() as web:
+        told(**hook(web), per_hour=2)
+        first = cli("send", "--last", 2, "--json")
+        again = cli("send", "--last", 2, "--json")
+    assert (first.code, again.code) == (0, 0)
+    asked = {(one["session"], one["trigger"]) for one in first.json["triggers"]}
+    assert asked == {(str(session), trigger.name) for session in (BEFORE, DAY) for trigger in TRIGGERS}
+    states = Counter((one["session"], one["trigger"], one["state"]) for one in first.json["notifications"])
+    assert states[str(BEFORE), "top_signal", "queued"] == 2
+    assert (states[str(DAY), "top_signal", "queued"], states[str(DAY), "top_signal", "suppressed"]) == (1, 1), "AAPL was told"
+    assert [len(body["notifications"]) for body in bodies(web)] == [1, 5]
+    assert {one["state"] for one in again.json["notifications"]} == {"already"}
 
 
 def test_without_a_channel_nothing_is_taken_for_told(cli: Cli, told: Set, lake: Path) -> None:

@@ -1,10 +1,10 @@
-"""Notifications of a session: triggers are given what the lake knows, what they find goes into the outbox and from there out."""
+"""Notifications of sessions: triggers are given what the lake knows, what they find goes into the outbox and from there out."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -40,6 +40,7 @@ class Evaluated:
     """What became of a trigger on a session: `found`, `no data` (`missing` says which) or `failed` (`remarks` say why)."""
 
     trigger: Trigger
+    session: date
     state: str
     missing: tuple[str, ...] = ()
     notifications: tuple[Notification, ...] = ()
@@ -50,7 +51,8 @@ class Evaluated:
 class Told:
     """What a call did: triggers, what was put into the outbox, and every attempt to deliver, older messages included.
 
-    `exit_code` is 1 where a trigger could not be judged or a message was refused or given up, 3 where one still waits, else 0.
+    `passed_over` are sessions that are too old to be told. `exit_code` is 1 where a trigger could not be judged or a message was
+    refused or given up, 3 where one still waits, else 0.
     """
 
     evaluated: list[Evaluated] = field(default_factory=list)
@@ -58,7 +60,7 @@ class Told:
     attempts: list[Attempt] = field(default_factory=list)
     waiting: int = 0
     channels: tuple[str, ...] = ()
-    is_old: bool = False
+    passed_over: tuple[date, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -70,26 +72,29 @@ class Told:
 
 def notify(
     settings: Settings,
-    session: date,
+    sessions: Sequence[date],
     alerts: AlertSettings | None = None,
     dry_run: bool = False,
     wait_seconds: float = 0.0,
     heard: Heard | None = None,
     within_days: int | None = None,
 ) -> Told:
-    """Tell what is worth telling of a session, once, and deliver what is due; failed deliveries are tried for `wait_seconds`.
+    """Tell what is worth telling of sessions, once, and deliver what is due; failed deliveries are tried for `wait_seconds`.
 
-    A session whose decision time lies more than `within_days` back is not looked at: a backfill is no news. `dry_run` puts nothing
-    into the outbox and sends nothing. Without a channel nothing is put into it either: what is configured later still hears of the
-    session. Raises UsageError for a day without a session and for settings that are incomplete.
+    All sessions are looked at before anything is sent, so that a digest gathers from all. One whose decision time lies more than
+    `within_days` back is not looked at: a backfill is no news. `dry_run` puts nothing into the outbox and sends nothing. Without a
+    channel nothing is put into it either: what is configured later still hears of the sessions. Raises UsageError for a day without
+    a session and for settings that are incomplete.
     """
     alerts = alerts or load_alert_settings()
     channels = configured(alerts)
     targets = targets_of(channels)
-    is_old = within_days is not None and datetime.now(UTC) - decision_time(session) > timedelta(days=within_days)
-    evaluated = [] if is_old else evaluate(settings, session, alerts.watch)
-    told = Told(evaluated, channels=tuple(channel.name for channel in channels), is_old=is_old)
-    found = [(one.trigger, each) for one in told.evaluated for each in one.notifications]
+    decided = {session: decision_time(session) for session in sessions}
+    oldest = None if within_days is None else datetime.now(UTC) - timedelta(days=within_days)
+    passed_over = tuple(session for session, moment in decided.items() if oldest is not None and moment < oldest)
+    evaluated = [one for session in decided if session not in passed_over for one in evaluate(settings, session, alerts.watch)]
+    told = Told(evaluated, channels=tuple(channel.name for channel in channels), passed_over=passed_over)
+    found = [(one, each) for one in told.evaluated for each in one.notifications]
     if not channels:
         told.puts = [Put(each, "suppressed", NO_CHANNEL) for _, each in found]
         return told
@@ -98,8 +103,8 @@ def notify(
         told.puts = [Put(each, "queued") for _, each in found]
         return told
     with Outbox(path) as outbox:
-        for trigger, each in found:
-            near = around(session, trigger.cooldown_sessions)
+        for one, each in found:
+            near = around(one.session, one.trigger.cooldown_sessions)
             told.puts.append(outbox.judge(each, near, targets) if dry_run else outbox.put(each, near, targets, time.time()))
         if not dry_run:
             told.attempts = deliver_for(outbox, channels, _policy(settings, alerts), wait_seconds, heard)
@@ -185,11 +190,11 @@ def _judged(trigger: Trigger, read: _Reader, session: date, watch: tuple[PriceLe
             need.dataset: frame for need in (*trigger.needs, *trigger.helps) if (frame := read.frame(need)) is not None
         }
         if missing := tuple(need.dataset for need in trigger.needs if need.dataset not in frames):
-            return Evaluated(trigger, "no data", missing)
+            return Evaluated(trigger, session, "no data", missing)
         found: Found = trigger.find(trigger, frames, session, watch)
     except FlowlakeError as error:
-        return Evaluated(trigger, "failed", remarks=(error.what,))
-    return Evaluated(trigger, "found", (), tuple(found.notifications), tuple(found.remarks))
+        return Evaluated(trigger, session, "failed", remarks=(error.what,))
+    return Evaluated(trigger, session, "found", (), tuple(found.notifications), tuple(found.remarks))
 
 
 class _Reader:

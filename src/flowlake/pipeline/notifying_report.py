@@ -60,9 +60,15 @@ def told_json(told: Told) -> dict[str, Any]:
     return {
         "exit_code": told.exit_code,
         "channels": told.channels,
-        "is_old": told.is_old,
+        "passed_over": [str(session) for session in told.passed_over],
         "triggers": [
-            {"trigger": one.trigger.name, "state": one.state, "missing": one.missing, "remarks": one.remarks}
+            {
+                "trigger": one.trigger.name,
+                "session": str(one.session),
+                "state": one.state,
+                "missing": one.missing,
+                "remarks": one.remarks,
+            }
             for one in told.evaluated
         ],
         "notifications": [put.notification.to_json() | {"state": put.state, "why": put.why} for put in told.puts],
@@ -82,26 +88,29 @@ def attempt_json(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def print_told(told: Told, title: str, as_json: bool, dry_run: bool = False) -> int:
+def print_told(told: Told, as_json: bool, dry_run: bool = False) -> int:
     """Triggers, notifications and deliveries; the exit code."""
     if as_json:
         terminal.print_json(told_json(told))
         return told.exit_code
     out = terminal.console()
-    if told.is_old:
-        out.print("the session is older than --within: nothing of it is told")
+    for session in told.passed_over:
+        out.print(f"{session} is older than --within: nothing of it is told")
     if told.evaluated:
         rows = [
             (
+                one.session,
                 one.trigger.name,
                 len(one.notifications) if one.state == "found" else one.state,
                 f"missing: {', '.join(one.missing)}" if one.missing else "; ".join(one.remarks),
             )
             for one in told.evaluated
         ]
-        out.print(_table(title, ["trigger", "found", "remarks"], rows))
+        out.print(_table("triggers", ["session", "trigger", "found", "remarks"], rows))
     if told.puts:
-        out.print(_table("notifications", ["tier", "trigger", "subject", "state", "why"], [_put_row(p) for p in told.puts]))
+        out.print(
+            _table("notifications", ["session", "tier", "trigger", "subject", "state", "why"], [_put_row(p) for p in told.puts])
+        )
     if dry_run:
         for put in told.puts:
             if put.state == "queued" or put.why == NO_CHANNEL:
@@ -118,7 +127,7 @@ def print_told(told: Told, title: str, as_json: bool, dry_run: bool = False) -> 
 
 def _put_row(put: Put) -> tuple[str, ...]:
     one = put.notification
-    return (one.tier, one.trigger, one.subject, put.state, put.why)
+    return (str(one.session), one.tier, one.trigger, one.subject, put.state, put.why)
 
 
 def _preview(put: Put) -> Message:
