@@ -773,8 +773,10 @@ def _add_backup(commands: Commands) -> None:
 
 def backup_command(arguments: argparse.Namespace) -> int:
     from flowlake.pipeline.backup import backup, print_backup
+    from flowlake.pipeline.notifying import outbox_to_keep
 
-    return print_backup(backup(_settings(arguments), arguments.to, arguments.everything), arguments.json)
+    settings = _settings(arguments)
+    return print_backup(backup(settings, arguments.to, arguments.everything, outbox_to_keep(settings)), arguments.json)
 
 
 def _add_recover(commands: Commands) -> None:
@@ -794,8 +796,10 @@ def _add_recover(commands: Commands) -> None:
 
 def recover_command(arguments: argparse.Namespace) -> int:
     from flowlake.pipeline.backup import print_backup, recover
+    from flowlake.pipeline.notifying import outbox_to_keep
 
-    report = recover(_settings(arguments), arguments.place, arguments.force, arguments.dry_run, arguments.wait)
+    settings = _settings(arguments)
+    report = recover(settings, arguments.place, arguments.force, arguments.dry_run, arguments.wait, outbox_to_keep(settings))
     return print_backup(report, arguments.json)
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from alert_servers import WebServer, closed_port, mail_server, web_server
 from flowlake.alerts.triggers import TRIGGERS
+from flowlake.core.secret import Secret
 from flowlake.core.sessions import decision_time
 from flowlake.core.settings import S3Access, Settings
 from flowlake.datasets.model import KNOWN_AT
@@ -89,8 +90,6 @@ def cli(lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyte
     monkeypatch.chdir(tmp_path / "cwd")
     for name in [name for name in os.environ if name.startswith("FLOWLAKE_")]:
         monkeypatch.delenv(name)
-    from flowlake.core.secret import Secret
-
     called = cli_of(Settings(lake=str(lake), bucket_secret=Secret("PLANTED-of-the-bucket")), monkeypatch, capfd)
 
     def watched(*arguments: object) -> Said:
@@ -273,6 +272,34 @@ def test_wrong_usage_names_what_is_wrong(
     assert said.code == 2
     assert says in said.err
     assert "cure:" in said.err
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["in the lake", "named"])
+def test_a_lost_outbox_comes_back_from_the_backup_and_tells_nothing_again(
+    named: bool, cli: Cli, told: Set, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(lake=str(lake), bucket_secret=Secret("PLANTED-of-the-bucket"))
+    flowlake, place = cli_of(settings, monkeypatch, capfd), tmp_path / "kept"
+    outbox = tmp_path / "elsewhere" / "told.sqlite" if named else lake / "_alerts" / "outbox.sqlite"
+    with web_server() as web:
+        told(**hook(web), outbox=outbox if named else None)
+        assert cli("send", "--session", DAY).code == 0
+        assert flowlake("backup", "--to", place).code == 0
+        assert flowlake("backup", "--to", place, "--json").json["files"].keys() == {"has it"}
+        assert flowlake("recover", "--from", place).code == 0, "there is one, and it knows more"
+        outbox.unlink()
+        assert flowlake("recover", "--from", place, "--dry-run").code == 0
+        assert not outbox.exists()
+        assert flowlake("recover", "--from", place).code == 0
+        again = cli("send", "--session", DAY, "--json")
+        assert {one["state"] for one in again.json["notifications"]} == {"already"}
+        assert len(web.requests) == 4
+        outbox.unlink()
+        (place / "_alerts" / "outbox.sqlite").write_bytes(b"torn")
+        said = flowlake("recover", "--from", place)
+    assert said.code == 1
+    assert "it is not the file that was copied" in said.out
+    assert not outbox.exists()
 
 
 # --- When servers fail -----------------------------------------------------------------------------------------------------------

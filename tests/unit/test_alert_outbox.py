@@ -13,7 +13,8 @@ import pytest
 
 from flowlake.alerts.delivery import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Policy, deliver, targets_of
 from flowlake.alerts.model import Message, Notification, Result
-from flowlake.alerts.outbox import DIGEST_SIZE, LEAST_ATTEMPTS, Outbox, Target
+from flowlake.alerts.outbox import DAY_SECONDS, DIGEST_SIZE, FORGET_DAYS, LEAST_ATTEMPTS, Outbox, Target
+from flowlake.alerts.outbox_copy import copy_of, outbox_of
 from flowlake.core.errors import StorageError, UsageError
 from flowlake.pipeline.notifying import around
 
@@ -297,6 +298,46 @@ def test_details_are_redacted_before_they_are_stored(outbox: Outbox) -> None:
     put(outbox, desk, told())
     deliver(outbox, [desk], Policy(1.0, lambda text: text.replace("hunter2", "***")))
     assert outbox.open_messages()[0]["detail"] == "the word is ***"
+
+
+def test_what_was_delivered_long_ago_is_forgotten_but_not_told_again(outbox: Outbox) -> None:
+    desk, start = Desk([ACCEPTED, REFUSED, LATER]), 1_000_000.0
+    clock = Clock()
+    put(outbox, desk, told("A"), told("B"), told("C"))
+    deliver(outbox, [desk], POLICY, clock)
+
+    def held() -> tuple[int, list[str]]:
+        with sqlite3.connect(outbox.path) as db:
+            words = [row[0] for row in db.execute("SELECT subject FROM notifications WHERE body <> '' ORDER BY subject")]
+            return db.execute("SELECT count(*) FROM messages").fetchone()[0], words
+
+    outbox.forget(start + FORGET_DAYS * DAY_SECONDS)
+    assert held() == (3, ["A", "B", "C"])
+    outbox.forget(start + FORGET_DAYS * DAY_SECONDS + 1.0)
+    assert held() == (2, ["B", "C"]), "what was refused or waits stays"
+    assert put(outbox, desk, told("A"), told("A", session=date(2024, 3, 5)), cooldown=5) == ["already", "suppressed"]
+    assert outbox.retry(start) == 1
+    assert sorted(one["titles"] for one in outbox.open_messages()) == [[f"B of {DAY}"], [f"C of {DAY}"]]
+
+
+def test_a_copy_is_an_outbox_again_that_marks_what_may_have_been_delivered_since(tmp_path: Path) -> None:
+    desk, path = Desk([ACCEPTED, LATER]), tmp_path / "o.sqlite"
+    with Outbox(path) as outbox:
+        put(outbox, desk, told("A"), told("B"))
+        deliver(outbox, [desk], POLICY, Clock())
+        copy = copy_of(path)
+        put(outbox, desk, told("C"))
+        assert copy_of(path) != copy
+    (tmp_path / "back.sqlite").write_bytes(outbox_of(copy))
+    with Outbox(tmp_path / "back.sqlite") as back:
+        assert put(back, desk, told("A"), told("B"), told("C")) == ["already", "already", "queued"]
+        waiting = {tuple(one["titles"]): one["unanswered"] for one in back.open_messages()}
+        assert waiting == {(f"B of {DAY}",): 1, (f"C of {DAY}",): 0}
+    for damaged in (copy[: len(copy) // 2], b"no database", copy.replace(b"messages", b"massages")):
+        with pytest.raises(StorageError, match="copy of the outbox cannot be used"):
+            outbox_of(damaged)
+    with pytest.raises(StorageError, match="cannot be read"):
+        copy_of(tmp_path / "nothing.sqlite")
 
 
 def test_a_file_that_is_no_outbox_is_an_error_with_a_cure(tmp_path: Path) -> None:

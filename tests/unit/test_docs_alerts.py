@@ -11,7 +11,7 @@ from flowlake.alerts import signature
 from flowlake.alerts.channels.telegram import REFUSING as _TELEGRAM_REFUSING
 from flowlake.alerts.channels.webhook import REFUSING
 from flowlake.alerts.delivery import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS
-from flowlake.alerts.outbox import DIGEST_SIZE, LEAST_ATTEMPTS
+from flowlake.alerts.outbox import DIGEST_SIZE, FORGET_DAYS, LEAST_ATTEMPTS
 from flowlake.alerts.triggers import BEFORE_SESSIONS, IV_RANK_CHANGE, LEANING, TRIGGERS
 from flowlake.core.alert_settings import ALERT_NAMES, AlertSettings
 
@@ -35,6 +35,7 @@ def test_the_stated_figures_are_those_of_the_code() -> None:
     settings = AlertSettings()
     assert f"After {settings.give_up_hours:.0f} hours, and at least {LEAST_ATTEMPTS} attempts" in flat
     assert f"digests of up to {DIGEST_SIZE}" in flat
+    assert f"delivered more than {FORGET_DAYS:.0f} days ago" in flat
     assert f"HTTP {', '.join(map(str, sorted(REFUSING)))}" in flat
     assert 403 in _TELEGRAM_REFUSING
     assert f"moved by {IV_RANK_CHANGE:g} or more" in flat

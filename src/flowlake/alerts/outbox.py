@@ -22,9 +22,12 @@ from flowlake.core.errors import StorageError, UsageError
 
 LOCK_SECONDS = 30.0
 HOUR_SECONDS = 3600.0
+DAY_SECONDS = 86_400.0
 LEAST_ATTEMPTS = 5
 """Nothing is given up before so many attempts, however old it is: perhaps nobody called for days."""
 DIGEST_SIZE = 40
+FORGET_DAYS = 90.0
+"""What was delivered longer ago is forgotten but for its identity, which is what keeps it from being told again."""
 VERSION = 1
 _SCHEMA = """
 CREATE TABLE notifications (
@@ -247,6 +250,21 @@ class Outbox:
                 "ended_unix_s = NULL WHERE state IN ('refused', 'given up')",
                 (now_unix_s, now_unix_s),
             ).rowcount
+
+    def forget(self, now_unix_s: float) -> None:
+        """Drop messages that were accepted more than FORGET_DAYS ago, and the words of notifications that no message carries.
+
+        What waits, was refused or was given up stays, however old.
+        """
+        before = now_unix_s - FORGET_DAYS * DAY_SECONDS
+        with self._transaction():
+            self._db.execute("DELETE FROM messages WHERE state = 'accepted' AND ended_unix_s < ?", (before,))
+            self._db.execute("DELETE FROM contents WHERE message_id NOT IN (SELECT id FROM messages)")
+            self._db.execute(
+                "UPDATE notifications SET body = '' WHERE created_unix_s < ? AND body <> '' "
+                "AND identity NOT IN (SELECT identity FROM contents)",
+                (before,),
+            )
 
     def waiting(self, targets: Sequence[Target]) -> int:
         """How many messages wait for one of these."""

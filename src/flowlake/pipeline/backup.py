@@ -1,7 +1,8 @@
 """Backup and recovery of what the bucket cannot give again: records of runs, vintages as they were published, their history.
 
 A backup is a folder or an `s3://` prefix with the lake's own paths, and `backup.json`: size, hash and stamp of each file. A stamp
-changes whenever the lake's file does, so what did not change is skipped without being read. Each file is copied in one act.
+changes whenever the lake's file does, so what did not change is skipped without being read. Each file is copied in one act. The
+outbox of notifications, wherever it is, has the path `OUTBOX` there.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+from flowlake.alerts.outbox_copy import copy_of, outbox_of, put_outbox
 from flowlake.core.errors import FlowlakeError, StorageError, UsageError
 from flowlake.core.sessions import CALENDAR_FIRST, CALENDAR_LAST
 from flowlake.core.settings import Settings
@@ -29,6 +32,8 @@ from flowlake.pipeline.plan import STEPS, producers
 from flowlake.report import terminal
 
 CATALOGUE = "backup.json"
+OUTBOX = "_alerts/outbox.sqlite"
+"""Its place in a backup, and in a lake in a folder."""
 QUARANTINE_BYTES = 10_000_000
 """Larger files of quarantine stay behind: they are vendor rows, which the bucket has."""
 SAVE_SECONDS = 30.0
@@ -139,8 +144,11 @@ def _listed(lake: Store, everything: bool) -> Iterator[Stat]:
                 yield stat
 
 
-def backup(settings: Settings, place: str, everything: bool = False) -> BackupReport:
-    """Copy to `place` what it lacks or has in an older state. Nothing is ever deleted there; a damaged file is not copied."""
+def backup(settings: Settings, place: str, everything: bool = False, outbox: Path | None = None) -> BackupReport:
+    """Copy to `place` what it lacks or has in an older state. Nothing is ever deleted there; a damaged file is not copied.
+
+    `outbox` is the file of the outbox of notifications, if there is one.
+    """
     lake, target = _stores(settings, place)
     catalogue = Catalogue(target)
     if catalogue.lake and catalogue.lake != lake.root:
@@ -155,9 +163,24 @@ def backup(settings: Settings, place: str, everything: bool = False) -> BackupRe
         for stat in _kept(lake, everything):
             report.files.append(_copied(lake, target, catalogue, stat, there.get(stat.path)))
             catalogue.save_now_and_then()
+        if outbox is not None and outbox.exists():
+            report.files.append(_outbox_copied(outbox, target, catalogue, there.get(OUTBOX)))
     finally:
         catalogue.save()
     return report
+
+
+def _outbox_copied(outbox: Path, target: Store, catalogue: Catalogue, there: int | None) -> Moved:
+    try:
+        body = copy_of(outbox)
+    except StorageError as error:
+        return Moved(OUTBOX, "damaged", 0, f"{error.what}: not copied, what the backup has of it stays")
+    found = Known(len(body), file_hash(body), "")
+    if there == found.size and catalogue.files.get(OUTBOX) == found:
+        return Moved(OUTBOX, "has it", found.size)
+    target.write(OUTBOX, body)
+    catalogue.files[OUTBOX] = found
+    return Moved(OUTBOX, "copied", found.size)
 
 
 def _copied(lake: Store, target: Store, catalogue: Catalogue, stat: Stat, there: int | None) -> Moved:
@@ -183,11 +206,17 @@ def _copied(lake: Store, target: Store, catalogue: Catalogue, stat: Stat, there:
 
 
 def recover(
-    settings: Settings, place: str, force: bool = False, dry_run: bool = False, wait_seconds: float = WAIT_SECONDS
+    settings: Settings,
+    place: str,
+    force: bool = False,
+    dry_run: bool = False,
+    wait_seconds: float = WAIT_SECONDS,
+    outbox: Path | None = None,
 ) -> BackupReport:
     """Copy back from `place` what the lake lacks, while no run works on it. Every file is checked before it is written.
 
     A file that differs is left alone; with `force` the backup's takes its place, and a partition's present file goes under history.
+    The outbox of notifications comes back as the file `outbox`, unless there is one: that one knows more.
     """
     lake, source = _stores(settings, place)
     catalogue = Catalogue(source)
@@ -199,9 +228,28 @@ def recover(
         report.files.append(Moved(CATALOGUE, "damaged", 0, catalogue.problem))
     with nullcontext() if dry_run else _alone(lake, settings, wait_seconds):
         # The record of a refusal is written last: without it the entry does not exist.
-        for path in sorted(there | catalogue.files.keys(), key=lambda path: (path.endswith(_REFUSAL), path)):
+        for path in sorted((there | catalogue.files.keys()) - {OUTBOX}, key=lambda path: (path.endswith(_REFUSAL), path)):
             report.files.append(_recovered(lake, source, path, catalogue.files.get(path), path in there, force, dry_run))
+        if outbox is not None and (OUTBOX in catalogue.files or source.stat(OUTBOX) is not None):
+            report.files.append(_outbox_recovered(outbox, source, catalogue.files.get(OUTBOX), dry_run))
     return report
+
+
+def _outbox_recovered(outbox: Path, source: Store, known: Known | None, dry_run: bool) -> Moved:
+    if outbox.exists():
+        return Moved(OUTBOX, "has it", outbox.stat().st_size)
+    if source.stat(OUTBOX) is None:
+        return Moved(OUTBOX, "missing", 0, "the backup names it and does not hold it")
+    try:
+        copy = source.read(OUTBOX)
+        if known is not None and known.sha256 != file_hash(copy):
+            return Moved(OUTBOX, "damaged", len(copy), "it is not the file that was copied: not recovered")
+        body = outbox_of(copy)
+    except StorageError as error:
+        return Moved(OUTBOX, "damaged", 0, f"{error.what}: not recovered")
+    if not dry_run:
+        put_outbox(outbox, body)
+    return Moved(OUTBOX, "recovered", len(body))
 
 
 @contextmanager

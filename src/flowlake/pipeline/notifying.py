@@ -28,9 +28,8 @@ from flowlake.lake import journal
 from flowlake.lake.asof import AsOfReader, Slice
 from flowlake.lake.index import Index
 from flowlake.lake.store import Store, open_store
+from flowlake.pipeline.backup import OUTBOX
 
-OUTBOX = "_alerts/outbox.sqlite"
-"""Below a lake in a folder."""
 NO_CHANNEL = "no channel is configured"
 Heard = Callable[[Attempt], None]
 
@@ -107,6 +106,7 @@ def notify(
             near = around(one.session, one.trigger.cooldown_sessions)
             told.puts.append(outbox.judge(each, near, targets) if dry_run else outbox.put(each, near, targets, time.time()))
         if not dry_run:
+            outbox.forget(time.time())
             told.attempts = deliver_for(outbox, channels, _policy(settings, alerts), wait_seconds, heard)
             told.waiting = outbox.waiting(targets)
     return told
@@ -124,6 +124,7 @@ def flush(
     channels = named(configured(alerts), "")
     told = Told(channels=tuple(channel.name for channel in channels))
     with Outbox(outbox_path(settings, alerts)) as outbox:
+        outbox.forget(time.time())
         if retry:
             outbox.retry(time.time())
         told.attempts = deliver_for(outbox, channels, _policy(settings, alerts), wait_seconds, heard)
@@ -158,6 +159,12 @@ def outbox_path(settings: Settings, alerts: AlertSettings) -> Path:
             "alert_outbox is not set, and the lake is in a bucket", "name a file on a disk that stays, in FLOWLAKE_ALERT_OUTBOX"
         )
     return Path(settings.lake) / OUTBOX
+
+
+def outbox_to_keep(settings: Settings) -> Path | None:
+    """The outbox that a backup holds; None for a lake on S3 without one that is named."""
+    alerts = load_alert_settings()
+    return outbox_path(settings, alerts) if alerts.outbox or not settings.lake.startswith("s3://") else None
 
 
 def _policy(settings: Settings, alerts: AlertSettings) -> Policy:
