@@ -1,6 +1,6 @@
 # One image for everything that runs flowlake: the command, Airflow's parts, Dask's scheduler and workers. The target `notebook`
 # adds the pages of Jupyter. All versions come from uv.lock.
-ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11.15-slim-bookworm
 
 
 FROM ${PYTHON_IMAGE} AS build

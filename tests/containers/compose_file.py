@@ -155,7 +155,12 @@ def bytes_of(size: str) -> int:
 
 def deploy_module(name: str) -> ModuleType:
     """A program of the folder `deploy`, imported."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "deploy" / f"{name}.py")
+    return program_at(ROOT / "deploy" / f"{name}.py")
+
+
+def program_at(path: Path) -> ModuleType:
+    """A program of the repository that lies in no package, imported."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     made = importlib.util.module_from_spec(spec)

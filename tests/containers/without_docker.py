@@ -34,6 +34,8 @@ UNSTATED_PORTS = {
     "s3": ("master.port", "volume.port", "filer.port", "master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc")
 }
 """Flags for ports that are a container's own affair, and would collide here."""
+OPTIONAL_FLAGS = {"prometheus": ("--web.enable-otlp-receiver",)}
+"""Flags that a build of this machine may not know: Debian's Prometheus leaves the receiver out."""
 IMAGE_FOLDERS = ("/opt/airflow", "/lake", "/tmp")
 """Folders that the image has, where nothing is mounted over them."""
 _LOOPBACK = "127.0.0.1"
@@ -152,6 +154,9 @@ class Running:
         image = str(self.service["image"]).rpartition(":")[0]
         entry = self.service.get("entrypoint", [found] if (found := program_of(image)) else [])
         words = [self.place.localised(self.name, self.service, str(word)) for word in [*entry, *self.service.get("command", [])]]
+        if optional := OPTIONAL_FLAGS.get(self.name):
+            known = subprocess.run([words[0], "--help"], env=self.environment, capture_output=True, text=True, check=False)
+            words = [word for word in words if word not in optional or word in known.stdout + known.stderr]
         words += [f"-{flag}={self.place.ports[flag]}" for flag in UNSTATED_PORTS.get(self.name, ())]
         if self.name == "notebook" and os.geteuid() == 0:
             words.append("--allow-root")  # the container has a user of its own, who could not read the checkout of root here

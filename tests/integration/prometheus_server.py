@@ -22,6 +22,12 @@ from flowlake import monitoring
 
 PACKAGE = Path(monitoring.__file__).parent
 SECONDS = 90.0
+ALSO = """
+  - job_name: also
+    honor_labels: true
+    static_configs:
+      - targets: ["{address}"]
+"""
 Found = TypeVar("Found")
 _open = build_opener(ProxyHandler({})).open
 
@@ -105,8 +111,8 @@ def pushgateway(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[Servers]:
-    """Both, with the shipped configuration and rules; only addresses and intervals are those of a test."""
+def servers(folder: Path, also: str = "") -> Iterator[Servers]:
+    """Both, with the shipped configuration and rules; only addresses and intervals are those of a test. `also` is scraped too."""
     binary, address = program("prometheus"), f"127.0.0.1:{free_port()}"
     with pushgateway(folder) as gateway:
         shutil.copytree(PACKAGE / "prometheus", folder / "config")
@@ -115,7 +121,7 @@ def servers(folder: Path) -> Iterator[Servers]:
         for shipped, here in (("pushgateway:9091", gateway.removeprefix("http://")), ("localhost:9090", address), ("30s", "1s")):
             assert shipped in config
             config = config.replace(shipped, here)
-        file.write_text(config)
+        file.write_text(config + (ALSO.format(address=also) if also else ""))
         arguments = [binary, f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]
         with _running(arguments, folder / "prometheus.log", f"http://{address}/-/ready"):
             yield Servers(gateway, f"http://{address}")

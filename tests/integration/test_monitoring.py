@@ -7,18 +7,21 @@ import math
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from scipy.stats import chi2
 
+from containers.compose_file import ROOT, program_at
 from flowlake.core.errors import UsageError
 from flowlake.core.sessions import actionable_at, close_utc, next_session, offset
 from flowlake.core.settings import Settings
@@ -44,7 +47,8 @@ MARKET = small_market(9, 6)
 HELD = MARKET.days[3]
 TRADES = "massive_option_trades"
 LAST = MARKET.days[-1]
-DASHBOARDS = sorted((PACKAGE / "grafana/dashboards").glob("*.json"))
+DASHBOARDS = [PACKAGE / f"grafana/dashboards/{name}.json" for name in ("operations", "signals")]
+"""Those of a lake; that of Airflow has its data from an Airflow, in tests/dags/test_postgres.py."""
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +238,27 @@ def test_the_rules_see_the_state_of_the_lake(scraped: Scraped) -> None:
     eventually(lambda: alarming() == wanted)  # groups of rules are evaluated one after another
     assert alarming() == wanted
     assert {rule["health"] for rule in scraped.servers.rules().values()} == {"ok"}
+
+
+@pytest.mark.real("prometheus")
+def test_the_dashboards_are_drawn_from_their_own_queries(samples: list[Sample], tmp_path: Path) -> None:
+    """What docs/draw_dashboards.py does with figures, here of three days: every panel that shows one number shows a number."""
+    drawing = program_at(ROOT / "docs/draw_dashboards.py")
+    (tmp_path / "data").mkdir()
+    now = math.ceil(time.time())
+    moments = {now - back * drawing.DAY_SECONDS: samples for back in range(3)}
+    (tmp_path / "figures").write_text("\n".join(drawing.openmetrics(moments)) + "\n", encoding="utf-8")
+    program("prometheus")
+    with drawing.prometheus(tmp_path) as address:
+        for file in DASHBOARDS:
+            board = json.loads(file.read_text(encoding="utf-8"))
+            for panel in (panel for panel in board["panels"] if panel["type"] == "stat"):
+                assert drawing.asked(address, panel["targets"][0], moments), panel["title"]
+            drawing.draw(board, address, moments, tmp_path / f"{file.stem}.png")
+    for file in drawing.DASHBOARDS:
+        picture = plt.imread(tmp_path / f"{file.stem}.png")
+        assert picture.shape[1] > 1000
+        assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 8, "more than an empty page"
 
 
 @pytest.mark.real("prometheus")

@@ -257,7 +257,7 @@ def test_dashboards_ask_the_data_source_that_is_provisioned() -> None:
     source = yaml.safe_load((PACKAGE / "grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8"))[
         "datasources"
     ][0]
-    assert len({board["uid"] for board in DASHBOARDS.values()}) == len(DASHBOARDS) == 2
+    assert len({board["uid"] for board in DASHBOARDS.values()}) == len(DASHBOARDS) == 3
     for board in DASHBOARDS.values():
         ids = [panel["id"] for panel in board["panels"]]
         assert len(set(ids)) == len(ids)
