@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -179,6 +180,12 @@ class Running:
         ended = subprocess.run(words, env=self.environment, cwd=self.home, capture_output=True, timeout=60, check=False)
         return ended.returncode == 0
 
+    def may_be_healthy(self) -> bool:
+        """Whether somebody listens where the healthcheck asks: to look costs nothing, to run a healthcheck costs a process."""
+        asked = " ".join(self.place.localised(self.name, self.service, str(word)) for word in _test_of(self.service))
+        ports = [int(port) for port in re.findall(r"\b(\d{4,5})\b", asked)]
+        return all(_listens(port) for port in ports)
+
     def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Another command in this service, as `docker compose exec` would run it."""
         environment = self.environment | variables
@@ -188,16 +195,27 @@ class Running:
         assert self.process is not None
         return self.process.poll()
 
+    def begin_to_stop(self) -> None:
+        """Ask its keeper to end the process and all that it started: it does so when its standard input closes."""
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+
     def stop(self) -> None:
-        """End the process and all that it started; its keeper does so when its standard input closes."""
-        if self.process is None or self.process.stdin is None:
+        """The same, and wait for it."""
+        self.begin_to_stop()
+        if self.process is None:
             return
-        self.process.stdin.close()
         try:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as asking:
+        asking.settimeout(1.0)
+        return asking.connect_ex((_LOOPBACK, port)) == 0
 
 
 def _initialise(postgres: Running) -> None:
@@ -252,7 +270,7 @@ class Project:
                 settled = ended == 0
             else:
                 assert ended is None, f"{name} ended with {ended}:\n{running.log()}"
-                settled = running.healthy()
+                settled = running.may_be_healthy() and running.healthy()
             if settled:
                 self.healthy.add(name)
         return self.healthy == set(self.services)
@@ -265,6 +283,8 @@ class Project:
         return "\n".join(f"== {name}\n" + "\n".join(tail) for name, tail in tails.items())
 
     def down(self) -> None:
+        for running in self.running.values():
+            running.begin_to_stop()
         for running in reversed(list(self.running.values())):
             running.stop()
 
