@@ -604,6 +604,16 @@ def _add_alerts(commands: Commands) -> None:
     )
     for one in (listed, sent, flushed, tested, shown):
         one.add_argument("--json", action="store_true")
+    watching = _command(
+        group,
+        "watch",
+        alerts_watch_command,
+        "Tell of alert rules that fire in a Prometheus, and deliver what waits: every minute, until it is stopped.",
+        "flowlake alerts watch --prometheus http://localhost:9090",
+    )
+    watching.add_argument("--prometheus", required=True, metavar="URL", help="where Prometheus answers")
+    watching.add_argument("--once", action="store_true", help="ask one time and end, for cron")
+    watching.add_argument("--mark", type=Path, metavar="FILE", help="touch FILE after each round that went well")
 
 
 def alerts_list_command(arguments: argparse.Namespace) -> int:
@@ -659,6 +669,12 @@ def alerts_status_command(arguments: argparse.Namespace) -> int:
     from flowlake.pipeline.notifying_report import print_queue
 
     return print_queue(queue(_settings(arguments)), arguments.json)
+
+
+def alerts_watch_command(arguments: argparse.Namespace) -> int:
+    from flowlake.pipeline.watching import watch
+
+    return watch(_settings(arguments), arguments.prometheus, arguments.once, arguments.mark)
 
 
 def _add_market(commands: Commands) -> None:
@@ -773,7 +789,7 @@ def _add_backup(commands: Commands) -> None:
 
 def backup_command(arguments: argparse.Namespace) -> int:
     from flowlake.pipeline.backup import backup, print_backup
-    from flowlake.pipeline.notifying import outbox_to_keep
+    from flowlake.pipeline.outboxes import outbox_to_keep
 
     settings = _settings(arguments)
     return print_backup(backup(settings, arguments.to, arguments.everything, outbox_to_keep(settings)), arguments.json)
@@ -796,7 +812,7 @@ def _add_recover(commands: Commands) -> None:
 
 def recover_command(arguments: argparse.Namespace) -> int:
     from flowlake.pipeline.backup import print_backup, recover
-    from flowlake.pipeline.notifying import outbox_to_keep
+    from flowlake.pipeline.outboxes import outbox_to_keep
 
     settings = _settings(arguments)
     report = recover(settings, arguments.place, arguments.force, arguments.dry_run, arguments.wait, outbox_to_keep(settings))

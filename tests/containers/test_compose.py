@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -92,7 +94,7 @@ def test_without_a_demanded_variable_nothing_starts(name: str) -> None:
 def test_a_profile_holds_what_it_says() -> None:
     small, full = (set(services(profile, filled())) for profile in PROFILES)
     airflow = {f"airflow-{part}" for part in ("init", "api-server", "scheduler", "dag-processor", "triggerer")}
-    assert small >= {"postgres", *airflow, "pushgateway", "prometheus", "grafana"}
+    assert small >= {"postgres", *airflow, "pushgateway", "prometheus", "grafana", "watch"}
     assert full >= small | {"s3", "dask-scheduler", "dask-worker", "notebook"}
     assert set(raw()["services"]) == full, "every service belongs to a profile"
 
@@ -163,6 +165,31 @@ def test_a_secret_is_known_to_those_who_need_it() -> None:
     assert holders["S3_SECRET"] == {"s3"}
     assert holders["GRAFANA_PASSWORD"] == {"grafana"}
     assert holders["JUPYTER_TOKEN"] == {"notebook"}
+
+
+def test_settings_of_notifications_are_read_by_those_who_send_them() -> None:
+    readers = {name for name, made in raw()["services"].items() if "alerts.env" in json.dumps(made.get("env_file", []))}
+    assert readers == {"airflow-scheduler", "watch"}
+    outboxes = {raw()["services"][name]["environment"]["FLOWLAKE_ALERT_OUTBOX"] for name in readers}
+    assert len(outboxes) == 1, "both must know what was told"
+    (outbox,) = outboxes
+    assert all(mounts(raw()["services"][name])["/lake"] == "lake" for name in readers)
+    assert outbox.startswith("/lake/")
+
+
+def test_recent_tells_by_its_exit_code(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+
+    def asked() -> tuple[int, str]:
+        words = [sys.executable, str(ROOT / "deploy" / "recent.py"), str(mark), "300"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    assert asked() == (1, f"{mark}: No such file or directory\n")
+    mark.touch()
+    assert asked() == (0, "")
+    os.utime(mark, (time.time() - 400, time.time() - 400))
+    assert asked() == (1, f"{mark}: touched 400 s ago\n")
 
 
 def test_grafana_finds_its_data_source_and_its_dashboards() -> None:

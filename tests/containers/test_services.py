@@ -124,21 +124,6 @@ def test_a_notebook_server_wants_its_token(project: Project, variables: dict[str
     assert answer(f"{url}?token={variables['JUPYTER_TOKEN']}")["type"] == "directory"
 
 
-def test_prometheus_scrapes_the_pushgateway_and_has_the_rules(project: Project) -> None:
-    if missing := {"prometheus", "pushgateway"} & MISSING.keys():
-        pytest.skip("; ".join(MISSING[name] for name in missing))
-    url = f"http://127.0.0.1:{project.place.ports['9090']}/api/v1"
-
-    def scraped() -> bool:
-        targets = answer(f"{url}/targets")["data"]["activeTargets"]
-        return {target["labels"]["job"] for target in targets if target["health"] == "up"} == {"prometheus", "pushgateway"}
-
-    until(scraped, 120, project.running["prometheus"].log)
-    assert answer(f"{url}/rules")["data"]["groups"]
-    address = project.running["airflow-scheduler"].environment["FLOWLAKE_PUSHGATEWAY"]
-    assert address == f"http://127.0.0.1:{project.place.ports['9091']}", "where tasks push to"
-
-
 def test_a_task_of_the_scheduler_computes_on_the_workers_into_the_lake(project: Project, variables: dict[str, str]) -> None:
     """What a DAG's task runs: from the bucket, on the Dask workers, into the lake of the S3 server, all as the file says."""
     scheduler = project.running["airflow-scheduler"]
@@ -153,6 +138,21 @@ def test_a_task_of_the_scheduler_computes_on_the_workers_into_the_lake(project: 
     assert lake.sql("select count(*) from option_trades").item() > 0
     for secret in (variables["FLOWLAKE_BUCKET_SECRET"], variables["POSTGRES_PASSWORD"], variables["AIRFLOW_JWT_SECRET"]):
         assert [name for name, running in project.running.items() if secret in running.log()] == []
+
+
+def test_prometheus_scrapes_the_pushgateway_and_has_the_rules(project: Project) -> None:
+    if missing := {"prometheus", "pushgateway"} & MISSING.keys():
+        pytest.skip("; ".join(MISSING[name] for name in missing))
+    url = f"http://127.0.0.1:{project.place.ports['9090']}/api/v1"
+
+    def scraped() -> bool:
+        targets = answer(f"{url}/targets")["data"]["activeTargets"]
+        return {target["labels"]["job"] for target in targets if target["health"] == "up"} == {"prometheus", "pushgateway"}
+
+    until(scraped, 120, project.running["prometheus"].log)
+    assert answer(f"{url}/rules")["data"]["groups"]
+    address = project.running["airflow-scheduler"].environment["FLOWLAKE_PUSHGATEWAY"]
+    assert address == f"http://127.0.0.1:{project.place.ports['9091']}", "where tasks push to"
 
 
 @pytest.mark.parametrize("name", [*(name for name in RUNNING if name not in ASKED_BY_OTHERS), *ASKED_BY_OTHERS])

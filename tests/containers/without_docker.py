@@ -183,7 +183,7 @@ class Running:
     def may_be_healthy(self) -> bool:
         """Whether somebody listens where the healthcheck asks: to look costs nothing, to run a healthcheck costs a process."""
         asked = " ".join(self.place.localised(self.name, self.service, str(word)) for word in _test_of(self.service))
-        ports = [int(port) for port in re.findall(r"\b(\d{4,5})\b", asked)]
+        ports = [int(port) for port in re.findall(r"(?::|-p )(\d{4,5})\b", asked)]
         return all(_listens(port) for port in ports)
 
     def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:

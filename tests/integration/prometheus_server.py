@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -121,6 +122,8 @@ def servers(folder: Path, also: str = "") -> Iterator[Servers]:
         for shipped, here in (("pushgateway:9091", gateway.removeprefix("http://")), ("localhost:9090", address), ("30s", "1s")):
             assert shipped in config
             config = config.replace(shipped, here)
+        rules = folder / "config" / "alerts.yml"
+        rules.write_text(re.sub(r"for: \d+[hm]", "for: 1s", rules.read_text()))
         file.write_text(config + (ALSO.format(address=also) if also else ""))
         arguments = [binary, f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]
         with _running(arguments, folder / "prometheus.log", f"http://{address}/-/ready"):

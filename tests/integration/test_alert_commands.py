@@ -302,6 +302,59 @@ def test_a_lost_outbox_comes_back_from_the_backup_and_tells_nothing_again(
     assert not outbox.exists()
 
 
+RULE = {
+    "labels": {"alertname": "FlowlakeSchedulerSilent", "severity": "critical"},
+    "annotations": {"summary": "Airflow's scheduler is silent", "description": "No heartbeat.", "runbook_url": "docs/runbook.md"},
+    "state": "firing",
+    "activeAt": "2024-03-04T09:00:00Z",
+}
+
+
+def test_watching_tells_what_fires_and_that_prometheus_is_away(
+    cli: Cli, told: Set, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four rounds: Prometheus answers, is away, is away for long, answers again; a person hears two things."""
+    rounds: list[float] = []
+
+    def slept(seconds: float) -> None:
+        rounds.append(seconds)
+        assert mark.exists()
+        mark.unlink()
+        if len(rounds) == 3:
+            monkeypatch.setattr("flowlake.pipeline.watching.AWAY_SECONDS", 0.0)
+        if len(rounds) == 4:
+            raise KeyboardInterrupt
+
+    mark = tmp_path / "watched"
+    monkeypatch.setattr("flowlake.pipeline.watching.time.sleep", slept)
+    fires = json.dumps({"data": {"alerts": [RULE]}}).encode()
+    with web_server() as web, web_server("ok", 503, 503, 503, body=fires) as prometheus:
+        told(**hook(web))
+        said = cli("watch", "--prometheus", prometheus.url, "--mark", mark)
+        assert cli("watch", "--prometheus", prometheus.url, "--once").code == 1
+        prometheus.script = ["ok"]
+        assert cli("watch", "--prometheus", prometheus.url, "--once").code == 0
+    assert "answers 503" in said.out
+    assert [one["subject"] for body in bodies(web) for one in body["notifications"]] == [
+        "FlowlakeSchedulerSilent",
+        f"Prometheus {prometheus.url}",
+    ]
+    assert rounds == [60.0] * 4
+
+
+def test_watching_delivers_what_waits(cli: Cli, told: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowlake.alerts.delivery.FIRST_WAIT_SECONDS", 0.01)
+    with web_server(500, "ok") as web, web_server(body=b'{"data": {"alerts": []}}') as prometheus:
+        told(**hook(web))
+        assert cli("send", "--session", DAY).code == 3
+        time.sleep(0.05)
+        assert cli("watch", "--prometheus", prometheus.url, "--once").code == 0
+        assert len(web.accepted) == 4
+        told(webhook_url=None, webhook_secret=None)
+        said = cli("watch", "--prometheus", prometheus.url, "--once")
+    assert (said.code, "nobody is told" in said.out) == (0, True)
+
+
 # --- When servers fail -----------------------------------------------------------------------------------------------------------
 
 

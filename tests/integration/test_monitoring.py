@@ -241,6 +241,27 @@ def test_the_rules_see_the_state_of_the_lake(scraped: Scraped) -> None:
 
 
 @pytest.mark.real("prometheus")
+def test_rules_that_fire_are_told_once(cli: Cli, scraped: Scraped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the lake through Pushgateway, Prometheus and its rules to a person."""
+    monkeypatch.setenv("FLOWLAKE_ALERT_FILE_PATH", str(tmp_path / "told.jsonl"))
+    monkeypatch.setenv("FLOWLAKE_ALERT_OUTBOX", str(tmp_path / "outbox.sqlite"))
+    eventually(lambda: {rule["state"] for rule in scraped.servers.rules().values()} == {"inactive", "firing"})
+    for _ in range(2):
+        assert cli("alerts", "watch", "--prometheus", scraped.servers.prometheus, "--once").code == 0
+    told = [json.loads(line)["notifications"][0] for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+    tiers = {
+        "FlowlakeSignalsLate": "critical",
+        "FlowlakeHeld": "warning",
+        "FlowlakeNoSignals": "critical",
+        "FlowlakeBacklog": "warning",
+    }
+    assert {one["subject"]: one["tier"] for one in told} == {f"{rule} {scraped.instance}": tier for rule, tier in tiers.items()}
+    assert len(told) == 4
+    (held,) = [one for one in told if one["subject"].startswith("FlowlakeHeld")]
+    assert held["facts"] == {f"dataset {TRADES}, kind held": f"1 partitions of {TRADES} are held in quarantine"}
+
+
+@pytest.mark.real("prometheus")
 def test_the_dashboards_are_drawn_from_their_own_queries(samples: list[Sample], tmp_path: Path) -> None:
     """What docs/draw_dashboards.py does with figures, here of three days: every panel that shows one number shows a number."""
     drawing = program_at(ROOT / "docs/draw_dashboards.py")

@@ -28,12 +28,11 @@ from flowlake.lake.partitions import HISTORY, QUARANTINE, decode, history_path, 
 from flowlake.lake.quarantine import refusals
 from flowlake.lake.store import Stat, Store, file_hash, open_store
 from flowlake.pipeline.invocation import Asked, recorded
+from flowlake.pipeline.outboxes import OUTBOX
 from flowlake.pipeline.plan import STEPS, producers
 from flowlake.report import terminal
 
 CATALOGUE = "backup.json"
-OUTBOX = "_alerts/outbox.sqlite"
-"""Its place in a backup, and in a lake in a folder."""
 QUARANTINE_BYTES = 10_000_000
 """Larger files of quarantine stay behind: they are vendor rows, which the bucket has."""
 SAVE_SECONDS = 30.0

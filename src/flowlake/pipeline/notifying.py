@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -18,9 +17,9 @@ from flowlake.alerts.model import Message, Notification
 from flowlake.alerts.outbox import Outbox, Put
 from flowlake.alerts.triggers import TRIGGERS, Found, Frames, Need, Trigger
 from flowlake.core.alert_settings import AlertSettings, PriceLevel
-from flowlake.core.errors import FlowlakeError, UsageError
+from flowlake.core.errors import FlowlakeError
 from flowlake.core.sessions import CALENDAR_FIRST, decision_time, sessions_between
-from flowlake.core.settings import Settings, load_alert_settings, without_secrets
+from flowlake.core.settings import Settings, load_alert_settings
 from flowlake.datasets.model import KNOWN_AT, SESSION
 from flowlake.datasets.ops import INVOCATIONS, RUNS
 from flowlake.datasets.registry import DATASETS
@@ -28,7 +27,7 @@ from flowlake.lake import journal
 from flowlake.lake.asof import AsOfReader, Slice
 from flowlake.lake.index import Index
 from flowlake.lake.store import Store, open_store
-from flowlake.pipeline.backup import OUTBOX
+from flowlake.pipeline.outboxes import outbox_path, policy_of
 
 NO_CHANNEL = "no channel is configured"
 Heard = Callable[[Attempt], None]
@@ -107,7 +106,7 @@ def notify(
             told.puts.append(outbox.judge(each, near, targets) if dry_run else outbox.put(each, near, targets, time.time()))
         if not dry_run:
             outbox.forget(time.time())
-            told.attempts = deliver_for(outbox, channels, _policy(settings, alerts), wait_seconds, heard)
+            told.attempts = deliver_for(outbox, channels, policy_of(settings, alerts), wait_seconds, heard)
             told.waiting = outbox.waiting(targets)
     return told
 
@@ -127,7 +126,7 @@ def flush(
         outbox.forget(time.time())
         if retry:
             outbox.retry(time.time())
-        told.attempts = deliver_for(outbox, channels, _policy(settings, alerts), wait_seconds, heard)
+        told.attempts = deliver_for(outbox, channels, policy_of(settings, alerts), wait_seconds, heard)
         told.waiting = outbox.waiting(targets_of(channels))
     return told
 
@@ -135,7 +134,7 @@ def flush(
 def send_test(settings: Settings, name: str = "", alerts: AlertSettings | None = None) -> list[Attempt]:
     """One message to every address of all channels, or of one. It passes by the outbox and the limit per hour."""
     alerts = alerts or load_alert_settings()
-    policy = _policy(settings, alerts)
+    policy = policy_of(settings, alerts)
     return [_tested(channel, address, policy) for channel in named(configured(alerts), name) for address in channel.addresses]
 
 
@@ -148,27 +147,6 @@ def _tested(channel: Channel, address: str, policy: Policy) -> Attempt:
     message = Message(uuid.uuid4().hex, "test", "info", now, (one,))
     result = channel.send(message, address, False)
     return Attempt(channel.name, address, message, result.verdict, policy.shown(result.detail))
-
-
-def outbox_path(settings: Settings, alerts: AlertSettings) -> Path:
-    """Where the outbox is. Raises UsageError for a lake on S3 without one that is named."""
-    if alerts.outbox:
-        return Path(alerts.outbox)
-    if settings.lake.startswith("s3://"):
-        raise UsageError(
-            "alert_outbox is not set, and the lake is in a bucket", "name a file on a disk that stays, in FLOWLAKE_ALERT_OUTBOX"
-        )
-    return Path(settings.lake) / OUTBOX
-
-
-def outbox_to_keep(settings: Settings) -> Path | None:
-    """The outbox that a backup holds; None for a lake on S3 without one that is named."""
-    alerts = load_alert_settings()
-    return outbox_path(settings, alerts) if alerts.outbox or not settings.lake.startswith("s3://") else None
-
-
-def _policy(settings: Settings, alerts: AlertSettings) -> Policy:
-    return Policy(alerts.give_up_hours * 3600.0, lambda text: alerts.redacted(without_secrets(text, settings)))
 
 
 def around(session: date, cooldown_sessions: int) -> tuple[date, date] | None:
