@@ -64,7 +64,8 @@ def _rounds(
             found = [silence(address, away_since, now)] if is_long else []
             _say(problem)
         if once:
-            return 1 if problem else _told(path, settings, alerts, channels, found)
+            code = _told(path, settings, alerts, channels, found)
+            return 1 if problem else code
         try:
             _told(path, settings, alerts, channels, found)
             if mark is not None:
