@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,27 @@ from flowlake.sources.bucket import Bucket
 
 FOLDER = Path(monitoring.__file__).parent / "grafana" / "dashboards"
 DASHBOARDS = [FOLDER / "operations.json", FOLDER / "signals.json"]
-"""Those of a lake; that of Airflow would need one that ran for days."""
+"""Those of a lake. That of Airflow is drawn by a test that has one, tests/dags/test_postgres.py, into FLOWLAKE_SCREENSHOTS."""
 SESSIONS = 40
 DAY_SECONDS = 86_400
 BARS = 14
 """Bars that a picture has room for, the longest; Grafana scrolls."""
 Moments = dict[int, list[Sample]]
+
+
+@dataclass(frozen=True)
+class Span:
+    """What time a picture shows, in seconds since 1970, the seconds between two points, and the unit of its axis."""
+
+    first: int
+    last: int
+    step: int
+    unit: str
+    unit_seconds: int
+
+
+def days(moments: Moments) -> Span:
+    return Span(min(moments), max(moments), DAY_SECONDS, "days", DAY_SECONDS)
 
 
 def measured(folder: Path) -> Moments:
@@ -117,11 +133,10 @@ def fetch(url: str) -> bytes:
         return bytes(response.read())
 
 
-def asked(address: str, target: dict[str, Any], moments: Moments) -> list[tuple[str, list[tuple[float, float]]]]:
+def asked(address: str, target: dict[str, Any], span: Span) -> list[tuple[str, list[tuple[float, float]]]]:
     """Name and points of every series of a panel's query: the newest point alone where the panel shows one."""
-    query, last = target["expr"].replace("$instance", ".+"), max(moments)
-    first = last if target.get("instant") else min(moments)
-    wanted = urlencode({"query": query, "start": first, "end": last, "step": DAY_SECONDS})
+    query, first = target["expr"].replace("$instance", ".+"), span.last if target.get("instant") else span.first
+    wanted = urlencode({"query": query, "start": first, "end": span.last, "step": span.step})
     found = json.loads(fetch(f"{address}/api/v1/query_range?{wanted}"))["data"]["result"]
     return [(named(target["legendFormat"], one["metric"]), [(at, float(value)) for at, value in one["values"]]) for one in found]
 
@@ -146,9 +161,9 @@ def shown(value: float, unit: str) -> str:
     return f"{value / size:.3g}{name}"
 
 
-def draw_panel(axes: Axes, panel: dict[str, Any], address: str, moments: Moments) -> None:
+def draw_panel(axes: Axes, panel: dict[str, Any], address: str, span: Span) -> None:
     unit = panel["fieldConfig"]["defaults"].get("unit", "short")
-    series = [one for target in panel["targets"] for one in asked(address, target, moments)]
+    series = [one for target in panel["targets"] for one in asked(address, target, span)]
     axes.set_title(panel["title"], loc="left", fontsize=9)
     if panel["type"] == "stat":
         axes.axis("off")
@@ -163,22 +178,20 @@ def draw_panel(axes: Axes, panel: dict[str, Any], address: str, moments: Moments
         axes.set_xticks([])
         axes.tick_params(labelsize=6)
     else:
-        last = max(moments)
+        times = range(span.first, span.last + 1, span.step)
         for name, points in series[:BARS]:
             values = dict(points)
-            days = range(min(moments), last + 1, DAY_SECONDS)
-            axes.plot(
-                [(at - last) / DAY_SECONDS for at in days], [values.get(at, math.nan) for at in days], ".-", label=name, ms=3, lw=1
-            )
+            shown_at = [(at - span.last) / span.unit_seconds for at in times]
+            axes.plot(shown_at, [values.get(at, math.nan) for at in times], ".-", label=name, ms=3, lw=1)
         axes.yaxis.set_major_formatter(lambda value, _: shown(value, unit))
-        axes.set_xlabel("days", fontsize=6)
+        axes.set_xlabel(span.unit, fontsize=6)
         axes.tick_params(labelsize=6)
         axes.legend(fontsize=5.5, loc="best", ncols=2, framealpha=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
-def draw(dashboard: dict[str, Any], address: str, moments: Moments, path: Path) -> None:
+def draw(dashboard: dict[str, Any], address: str, span: Span, path: Path) -> None:
     """One picture of all panels, each at its place."""
     panels = dashboard["panels"]
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
@@ -190,7 +203,7 @@ def draw(dashboard: dict[str, Any], address: str, moments: Moments, path: Path) 
             continue
         inset = (0.0, 0.0) if panel["type"] == "stat" else (2.6 if panel["type"] == "bargauge" else 1.2, 1.1)
         place = ((x + 0.4 + inset[0]) / 24, 1 - (y + h - inset[1]) / rows, (w - 0.8 - inset[0]) / 24, (h - 0.9 - inset[1]) / rows)
-        draw_panel(figure.add_axes(place), panel, address, moments)
+        draw_panel(figure.add_axes(place), panel, address, span)
     figure.savefig(path, dpi=80)
     plt.close(figure)
     with Image.open(path) as picture:
@@ -208,7 +221,7 @@ def main() -> None:
         with prometheus(folder) as address:
             for file in DASHBOARDS:
                 dashboard = json.loads(file.read_text(encoding="utf-8"))
-                draw(dashboard, address, moments, Path(sys.argv[1]) / f"dashboard-{file.stem}.png")
+                draw(dashboard, address, days(moments), Path(sys.argv[1]) / f"dashboard-{file.stem}.png")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import secrets
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
@@ -19,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from containers.compose_file import ROOT, env_file, services
+from containers.compose_file import ROOT, env_file, program_at, services
 from dags import postgresql
 from dags.airflow_runs import DAGS, OTHER_DAGS, files_that_contain, left_over, pause, run_once, told, wait_for_runs
 from flowlake.lake.lake import open_lake
@@ -76,12 +78,15 @@ def test_a_night_on_postgresql_and_a_dask_cluster(s3: S3Server, postgres: tuple[
         variables |= {"FLOWLAKE_PUSHGATEWAY": monitoring.gateway, "FLOWLAKE_ALERT_FILE_PATH": str(tmp_path / "told.jsonl")}
         variables |= metrics_variables() | {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": received.endpoint}
         variables |= {"OTEL_METRIC_EXPORT_INTERVAL": "1000"}
+        began = time.time()
         with local_airflow(home, DAGS, variables, servers=(*SERVERS, TRIGGERER)) as airflow:
             pause(airflow, OTHER_DAGS)
             wait_for_runs(airflow, [NIGHT], 300)
             runs = told(airflow)
             tell = run_once(airflow, "flowlake_tell", 300)
             every_panel_has_data(monitoring)
+            if folder := os.environ.get("FLOWLAKE_SCREENSHOTS"):
+                draw_the_dashboard(monitoring, Path(folder), round(began))
         pushed = json.loads(get(f"{monitoring.gateway}/api/v1/metrics"))["data"]
     the_page_lists_what_was_sent(received)
     assert [(run.session, run.kind, run.state) for run in runs] == [(NIGHT, "scheduled", "success")]
@@ -122,6 +127,13 @@ def every_panel_has_data(monitoring: Servers) -> None:
     assert ended[("dag_id", "flowlake_session"), ("state", "success")] == 6, "each task's process counts its own end"
     alive = "sum(increase(airflow_scheduler_heartbeat_total[1m]))"
     assert eventually(lambda: [one for one in monitoring.query(alive) if float(one["value"][1]) > 0])
+
+
+def draw_the_dashboard(monitoring: Servers, folder: Path, began: int) -> None:
+    drawing = program_at(ROOT / "docs/draw_dashboards.py")
+    board = json.loads((PACKAGE / "grafana/dashboards/airflow.json").read_text(encoding="utf-8"))
+    span = drawing.Span(began, round(time.time()), 2, "minutes", 60)
+    drawing.draw(board, monitoring.prometheus, span, folder / "dashboard-airflow.png")
 
 
 def the_page_lists_what_was_sent(received: Received) -> None:

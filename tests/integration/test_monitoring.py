@@ -274,8 +274,8 @@ def test_the_dashboards_are_drawn_from_their_own_queries(samples: list[Sample], 
         for file in DASHBOARDS:
             board = json.loads(file.read_text(encoding="utf-8"))
             for panel in (panel for panel in board["panels"] if panel["type"] == "stat"):
-                assert drawing.asked(address, panel["targets"][0], moments), panel["title"]
-            drawing.draw(board, address, moments, tmp_path / f"{file.stem}.png")
+                assert drawing.asked(address, panel["targets"][0], drawing.days(moments)), panel["title"]
+            drawing.draw(board, address, drawing.days(moments), tmp_path / f"{file.stem}.png")
     for file in drawing.DASHBOARDS:
         picture = plt.imread(tmp_path / f"{file.stem}.png")
         assert picture.shape[1] > 1000
