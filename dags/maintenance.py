@@ -14,7 +14,7 @@ DOC = """
 ### Keeping the lake
 
 Every Sunday morning: `verify` reads each partition and compares its values with the hash in its footer; `backup`
-copies what the bucket could not give back (run records, signals as they were published, history) to
+copies what the bucket could not give back (run records, signals as they were published, history, the outbox) to
 `FLOWLAKE_BACKUP`, or is skipped where that is not set; `prune` applies retention. Nothing is pruned from a lake that
 did not verify, or that could not be backed up.
 

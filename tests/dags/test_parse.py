@@ -6,12 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import flowlake_commands
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -162,6 +162,12 @@ def test_the_command_line_knows_every_command_that_a_task_types(bag: DagBag, mon
     assert commands == {"run", "status", "models", "backtest", "verify", "backup", "prune", "alerts", "metrics"}
 
 
+def replace_commands(bag: DagBag, monkeypatch: pytest.MonkeyPatch, ran: Callable[[list[str], str], int]) -> None:
+    """Let `ran` answer instead of a command, in the module that the DAGs hold: Airflow may have loaded it beside ours."""
+    task = bag.dags["flowlake_tell"].get_task("people").python_callable
+    monkeypatch.setitem(task.__globals__["flowlake"].__globals__, "_run", ran)
+
+
 def test_people_hear_of_the_newest_sessions_and_a_message_that_waits_is_no_failure(
     bag: DagBag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +177,7 @@ def test_people_hear_of_the_newest_sessions_and_a_message_that_waits_is_no_failu
         typed.append(arguments)
         return 3
 
-    monkeypatch.setattr(flowlake_commands, "_run", ran)
+    replace_commands(bag, monkeypatch, ran)
     bag.dags["flowlake_tell"].get_task("people").python_callable(**context_of(FakeTask()))
     assert typed == [["alerts", "send", "--last", "5", "--within", "7"]]
 
@@ -184,7 +190,7 @@ def test_without_a_gateway_nothing_is_pushed(bag: DagBag, monkeypatch: pytest.Mo
 
 def test_a_stage_that_gave_up_makes_the_run_red(bag: DagBag, monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies between is skipped; the last task, which gives the run its state, works and then fails."""
-    monkeypatch.setattr(flowlake_commands, "_run", lambda arguments, parent: 0)
+    replace_commands(bag, monkeypatch, lambda arguments, parent: 0)
     dag = bag.dags["flowlake_session"]
     ti = FakeTask(told={("ingest", "exit_code"): 0, ("curate", "exit_code"): 1})
     context = context_of(ti) | {"dag_run": SimpleNamespace(partition_key="2024-01-03")}
