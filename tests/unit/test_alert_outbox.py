@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -338,6 +340,28 @@ def test_a_copy_is_an_outbox_again_that_marks_what_may_have_been_delivered_since
             outbox_of(damaged)
     with pytest.raises(StorageError, match="cannot be read"):
         copy_of(tmp_path / "nothing.sqlite")
+
+
+def test_a_copy_has_nothing_of_what_a_killed_process_left_half_written(tmp_path: Path) -> None:
+    desk, path = Desk(), tmp_path / "o.sqlite"
+    with Outbox(path) as outbox:
+        put(outbox, desk, told("A"))
+    killed = f"""
+import os, sqlite3
+db = sqlite3.connect({str(path)!r}, isolation_level=None)
+db.execute("PRAGMA cache_spill = 1")
+db.execute("PRAGMA cache_size = 1")
+db.execute("BEGIN IMMEDIATE")
+db.execute("UPDATE messages SET detail = 'half'")
+db.executemany("INSERT INTO contents VALUES (?, ?)", [(str(i) * 50, "x" * 500) for i in range(2000)])
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -9
+    assert path.with_name("o.sqlite-journal").stat().st_size > 0
+    with sqlite3.connect(":memory:") as db:
+        db.deserialize(copy_of(path))
+        assert db.execute("SELECT count(*) FROM contents").fetchone() == (1,)
+        assert db.execute("SELECT detail FROM messages").fetchone() == ("",)
 
 
 def test_a_file_that_is_no_outbox_is_an_error_with_a_cure(tmp_path: Path) -> None:

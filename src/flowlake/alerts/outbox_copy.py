@@ -12,10 +12,13 @@ from flowlake.core.errors import StorageError
 
 
 def copy_of(path: Path) -> bytes:
-    """The outbox as one moment had it, while others may write. Raises StorageError where it cannot be read."""
+    """The outbox as one moment had it, while others may write. Raises StorageError where it cannot be read.
+
+    Opened to be written, though nothing is: what a killed process left half-written is taken back first.
+    """
     try:
         with (
-            closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as source,
             closing(sqlite3.connect(":memory:")) as taken,
         ):
             source.backup(taken)
