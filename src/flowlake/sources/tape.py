@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from flowlake.datasets.batch import Batch, Coded, Plain, Runs, WholeTableNeededError
 from flowlake.datasets.model import KNOWN_AT
+from flowlake.quant._instructions import BLOCK, WORD
 from flowlake.sources import _tape
-from flowlake.sources._words import WORD
+from flowlake.sources._cells import SPARE_ENDS
 from flowlake.sources.contracts import midnight_ns
 from flowlake.sources.text import GZIP_MAGIC
 
@@ -29,7 +30,9 @@ BATCH_ROWS = 262_144
 _COMPRESSED = 1 << 16
 _TEXT = 1 << 18
 """Bytes that are read, or inflated, at once."""
-_PADDING = bytes(WORD)
+_ROOM = BATCH_ROWS + _TEXT // 4
+"""Rows for which there is room at first; only a ticker with more rows than a batch needs more."""
+_PADDING = bytes(BLOCK)
 _GZIP = 31
 _ROLES = {
     "ticker": _tape.TICKER,
@@ -85,6 +88,8 @@ def option_trades(pieces: Iterable[bytes], file_date: date | None) -> Iterator[B
 
 def _between(batch: Batch, first: int, after: int) -> int:
     moments = batch.plain("sip_timestamp").values
+    if first <= moments.min() and moments.max() < after:
+        return batch.rows
     return int(np.count_nonzero((moments >= first) & (moments < after)))
 
 
@@ -137,7 +142,7 @@ def _whole_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 @dataclass
 class _Columns:
-    """A cell per row, as the kernel fills them."""
+    """A cell per row, as the kernel fills them; the exchange time has none where the file does not have the column."""
 
     conditions: NDArray[np.int32]
     corrections: NDArray[np.int32]
@@ -149,13 +154,14 @@ class _Columns:
     size: NDArray[np.float64]
 
     @classmethod
-    def empty(cls, rows: int) -> _Columns:
+    def empty(cls, rows: int, has_exchange_time: bool) -> _Columns:
+        timed = rows if has_exchange_time else 0
         return cls(
             np.empty(rows, np.int32),
             np.empty(rows, np.int32),
             np.empty(rows, np.int64),
-            np.empty(rows, np.int64),
-            np.empty(rows, np.bool_),
+            np.empty(timed, np.int64),
+            np.empty(timed, np.bool_),
             np.empty(rows, np.float64),
             np.empty(rows, np.int64),
             np.empty(rows, np.float64),
@@ -168,7 +174,7 @@ class _Columns:
         return _Columns(*(column[start:stop] for column in self.all()))
 
     def in_order(self, order: NDArray[np.int64]) -> _Columns:
-        return _Columns(*(column[order] for column in self.all()))
+        return _Columns(*(column[order] if column.size else column for column in self.all()))
 
     def begin_with(self, other: _Columns) -> None:
         for mine, theirs in zip(self.all(), other.all(), strict=True):
@@ -183,11 +189,13 @@ class _Rows:
         self._words = (_tape.Vocabulary(), _tape.Vocabulary())
         self._texts = [pl.Series(dtype=pl.String), pl.Series(dtype=pl.String)]
         self._given = 0
-        self._room = 2 * BATCH_ROWS
-        self._columns = _Columns.empty(self._room)
+        self._has_exchange_time = False
+        self._room = _ROOM
+        self._columns = _Columns.empty(0, False)
         self._ticker_text = np.empty(1 << 22, np.uint8)
         self._ticker_ends = np.zeros(self._room + 2, np.int64)
         self._run_starts = np.empty(self._room + 1, np.int64)
+        self._cell_ends = np.empty(0, np.int32)
         self._state = np.zeros(3, np.int64)
 
     @property
@@ -209,27 +217,34 @@ class _Rows:
         if _ROLES[names[-1]] <= _tape.CORRECTION:
             raise WholeTableNeededError("the last column is a text")
         self._layout = np.array([_ROLES[name] for name in names], np.int64)
+        self._has_exchange_time = _tape.PARTICIPANT in self._layout
+        self._columns = self._empty_columns()
         return lines[end:]
+
+    def _empty_columns(self) -> _Columns:
+        return _Columns.empty(self._room, self._has_exchange_time)
 
     def read(self, lines: bytes) -> None:
         """Read whole lines, with their padding, behind the rows that are here."""
         assert self._layout is not None
-        self._make_room(self.count + len(lines) // _tape.SHORTEST_ROW + 1, len(lines))
+        self._make_room(self.count + len(lines) // self._layout.size + 1, len(lines))
         buffer = np.frombuffer(lines, np.uint8)
-        places = (self._ticker_text, self._ticker_ends, self._run_starts)
+        places = (self._cell_ends, self._ticker_text, self._ticker_ends, self._run_starts)
         conditions, corrections = self._words
         arrays: list[Any] = [*places, *self._columns.all(), self._state, conditions.arrays, corrections.arrays]
         if not _tape.read_rows(buffer, self._layout, *arrays):
-            raise WholeTableNeededError(f"row {self._given + self.count} is unusual")
+            raise WholeTableNeededError(f"something behind row {self._given + self.count} is unusual")
 
     def _make_room(self, rows: int, text: int) -> None:
         used = int(self._ticker_ends[self._state[1]])
         if used + text + WORD > self._ticker_text.size:
             self._ticker_text = np.concatenate([self._ticker_text[:used], np.empty(used + 2 * text + WORD, np.uint8)])
+        if text + SPARE_ENDS > self._cell_ends.size:
+            self._cell_ends = np.empty(2 * text + SPARE_ENDS, np.int32)
         if rows <= self._room:
             return
         self._room = 2 * rows
-        columns = _Columns.empty(self._room)
+        columns = self._empty_columns()
         columns.begin_with(self._columns.part(0, self.count))
         self._columns = columns
         tickers = int(self._state[1])
@@ -251,7 +266,9 @@ class _Rows:
     def _keep_last(self, rows: int, tickers: int) -> None:
         left = self.count - rows
         given = self._columns
-        self._columns = _Columns.empty(self._room)
+        if 2 * left <= _ROOM:
+            self._room = _ROOM
+        self._columns = self._empty_columns()
         self._columns.begin_with(given.part(rows, self.count))
         first, end = int(self._ticker_ends[tickers]), int(self._ticker_ends[tickers + 1])
         self._ticker_text[: end - first] = self._ticker_text[first:end].copy()
@@ -272,7 +289,10 @@ class _Rows:
             for words, texts in zip(self._words, self._texts, strict=True)
         ]
         sip = Plain(columns.sip)
-        has_all = bool(columns.has_participant.all())
+        if self._has_exchange_time:
+            exchange_time = Plain(columns.participant, None if columns.has_participant.all() else columns.has_participant)
+        else:
+            exchange_time = Plain(np.broadcast_to(np.int64(0), rows), np.broadcast_to(np.False_, rows))
         return Batch(
             rows,
             {
@@ -280,7 +300,7 @@ class _Rows:
                 "conditions": Coded(columns.conditions, self._texts[0]),
                 "correction": Coded(columns.corrections, self._texts[1]),
                 "exchange": Plain(columns.exchange),
-                "participant_timestamp": Plain(columns.participant, None if has_all else columns.has_participant),
+                "participant_timestamp": exchange_time,
                 "price": Plain(columns.price),
                 "sip_timestamp": sip,
                 "size": Plain(columns.size),
