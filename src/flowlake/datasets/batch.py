@@ -145,7 +145,7 @@ def _joined(pieces: Sequence[BatchColumn], once: _Once) -> BatchColumn:
         codes = [piece.codes for piece in coded]
         return Coded(once(codes, lambda: np.concatenate(codes)), max((piece.values for piece in coded), key=len))
     if isinstance(pieces[0], Runs):
-        return _joined_runs([piece for piece in pieces if isinstance(piece, Runs)])
+        return joined_runs([piece for piece in pieces if isinstance(piece, Runs)])
     plain = [piece for piece in pieces if isinstance(piece, Plain)]
     valid = None
     if any(piece.valid is not None for piece in plain):
@@ -153,21 +153,25 @@ def _joined(pieces: Sequence[BatchColumn], once: _Once) -> BatchColumn:
     return Plain(np.concatenate([piece.values for piece in plain]), valid)
 
 
-def _joined_runs(pieces: Sequence[Runs]) -> Runs:
+def joined_runs(pieces: Sequence[Runs]) -> Runs:
     """A run that goes on in the next piece becomes one."""
-    lengths = np.concatenate([piece.lengths for piece in pieces])
-    values = pl.concat([piece.values for piece in pieces], rechunk=True)
-    if values.is_empty():
-        return Runs(lengths, values)
-    begins = (values != values.shift(1)).fill_null(True).to_numpy()
-    return Runs(np.add.reduceat(lengths, np.flatnonzero(begins)), values.filter(begins))
+    lengths: list[NDArray[np.int64]] = []
+    values: list[pl.Series] = []
+    for piece in pieces:
+        goes_on = bool(values and piece.lengths.size) and values[-1][-1] == piece.values[0]
+        if goes_on:
+            lengths[-1] = np.append(lengths[-1][:-1], lengths[-1][-1] + piece.lengths[0])
+        if piece.lengths.size > goes_on:
+            lengths.append(piece.lengths[goes_on:])
+            values.append(piece.values.slice(goes_on))
+    return Runs(np.concatenate(lengths), pl.concat(values, rechunk=True)) if values else pieces[0]
 
 
 def to_frame(batch: Batch, ds: Dataset, rows: NDArray[np.int64] | None = None, session: date | None = None) -> pl.DataFrame:
     """The batch, or some rows of it in their order, as a table of the declared columns; with `session` if one is given."""
     taken = np.arange(batch.rows) if rows is None else rows
     frame = pl.DataFrame([series(name, batch.columns[name], dtype, taken) for name, dtype in ds.polars_schema().items()])
-    return frame if session is None else frame.with_columns(pl.lit(session, dtype=pl.Date).alias(SESSION))
+    return frame if session is None else frame.hstack([pl.Series(SESSION, [session], pl.Date).new_from_index(0, taken.size)])
 
 
 def series(name: str, column: BatchColumn, dtype: pl.DataType, rows: NDArray[np.int64]) -> pl.Series:
@@ -179,9 +183,11 @@ def series(name: str, column: BatchColumn, dtype: pl.DataType, rows: NDArray[np.
         return found.cast(pl.Datetime("ns")).dt.replace_time_zone("UTC") if isinstance(dtype, pl.Datetime) else found.cast(dtype)
     if isinstance(column, Runs):
         runs = np.searchsorted(np.cumsum(column.lengths), rows, side="right")
-        return column.values.gather(runs).alias(name).cast(dtype)
-    codes = pl.Series(column.codes[rows])
-    return column.values.gather(codes.set(codes < 0, None)).alias(name).cast(dtype)
+        return column.values[runs].alias(name).cast(dtype)
+    codes = column.codes[rows]
+    if (codes < 0).any():
+        return column.values.gather(pl.Series(codes).set(pl.Series(codes < 0), None)).alias(name).cast(dtype)
+    return column.values[codes].alias(name).cast(dtype)
 
 
 def from_frame(frame: pl.DataFrame, ds: Dataset) -> Batch:

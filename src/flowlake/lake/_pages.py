@@ -8,15 +8,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from flowlake.quant._compile import inlined, kernel
+from flowlake.quant._compile import inlined, kernel, part
+from flowlake.quant._instructions import leading_zeros, set_word_at
 
 Bytes = NDArray[np.uint8]
 BLOCK = 128
 MINI = 32
 SLOTS = 1 << 16
 MOST_DISTINCT = SLOTS // 2
-_TRIAL = 4096
+TRIAL = 4096
 """Rows after which a column that hardly repeats is given up."""
+FEW = 2 * TRIAL // 3
+"""Distinct values that are never too many to pay."""
+_GROUP = 8
+_WIDEST = 15
+"""Bits of the widest code of which four, and what is left of a byte before them, lie in a word."""
 
 
 @inlined
@@ -26,8 +32,11 @@ def _slot(value: np.uint64) -> np.uint64:
 
 
 @kernel
-def distinct_codes(values: NDArray[np.uint64], slots: NDArray[np.int32], codes: NDArray[np.int32], seen: NDArray[np.uint64]) -> int:
-    """Number of distinct values, in order of appearance in `seen`, and each row's code; -1 where they are too many to pay.
+def distinct_codes(
+    values: NDArray[np.uint64], trial: int, slots: NDArray[np.int32], codes: NDArray[np.int32], seen: NDArray[np.uint64]
+) -> int:
+    """Number of distinct values, in order of appearance in `seen`, and each row's code; -1 where they are too many, or too many
+    to pay once `trial` rows were seen.
 
     `slots` (SLOTS) is scratch. Values are compared by their bits.
     """
@@ -39,13 +48,47 @@ def distinct_codes(values: NDArray[np.uint64], slots: NDArray[np.int32], codes: 
         while slots[at] >= 0 and seen[slots[at]] != value:
             at = (at + np.uint64(1)) & np.uint64(SLOTS - 1)
         if slots[at] < 0:
-            if count == MOST_DISTINCT or (i > _TRIAL and 3 * count > 2 * i):
+            if count == MOST_DISTINCT or (i > trial and 3 * count > 2 * i):
                 return -1
             slots[at] = count
             seen[count] = value
             count += 1
         codes[i] = slots[at]
     return count
+
+
+@kernel
+def appearance(codes: NDArray[np.int32], place: NDArray[np.int32], order: NDArray[np.int32]) -> tuple[int, int]:
+    """Number of distinct codes that are not negative, in order of appearance in `order`, and how many rows are negative.
+
+    `place` holds -1 for every code; it becomes the place of each in `order`.
+    """
+    count = 0
+    nulls = 0
+    for i in range(codes.size):
+        code = codes[i]
+        if code < 0:
+            nulls += 1
+        elif place[code] < 0:
+            place[code] = count
+            order[count] = code
+            count += 1
+    return count, nulls
+
+
+@kernel
+def spelled(ends: NDArray[np.int64], text: Bytes, out: Bytes) -> int:
+    """Texts, each behind its length in four bytes; the bytes used of `out`. Text i ends before `ends[i + 1]`."""
+    at = 0
+    for i in range(ends.size - 1):
+        length = ends[i + 1] - ends[i]
+        for b in range(4):
+            out[at + b] = (length >> (8 * b)) & 255
+        at += 4
+        for b in range(length):
+            out[at + b] = text[ends[i] + b]
+        at += length
+    return at
 
 
 @inlined
@@ -63,39 +106,58 @@ def _zigzag(value: np.int64) -> np.uint64:
     return np.uint64((value << np.int64(1)) ^ (value >> np.int64(63)))
 
 
-@kernel
-def code_counts(codes: NDArray[np.int32], counts: NDArray[np.int64]) -> int:
-    """Add to `counts` how often each code stands there; how many are negative."""
-    nulls = 0
-    for i in range(codes.size):
-        if codes[i] < 0:
-            nulls += 1
-        else:
-            counts[codes[i]] += 1
-    return nulls
+@inlined
+def _four(codes: NDArray[np.int32], first: int, meaning: NDArray[np.int32], width: np.uint64) -> np.uint64:
+    """The meanings of four codes in a word, `width` bits each."""
+    word = np.uint64(meaning[codes[first + 3]])
+    word = (word << width) | np.uint64(meaning[codes[first + 2]])
+    word = (word << width) | np.uint64(meaning[codes[first + 1]])
+    return (word << width) | np.uint64(meaning[codes[first]])
 
 
 @kernel
-def packed_codes(codes: NDArray[np.int32], meaning: NDArray[np.int32], width: int, out: Bytes) -> int:
-    """One bit-packed run of `meaning[code]` for all codes that are not negative; the bytes used of `out`."""
-    count = 0
-    for i in range(codes.size):
-        count += codes[i] >= 0
-    groups = (count + 7) // 8
+def packed_codes(codes: NDArray[np.int32], meaning: NDArray[np.int32], width: int, nulls: int, out: Bytes) -> int:
+    """One bit-packed run of `meaning[code]` for all codes but the `nulls` negative ones; the bytes used of `out`, which has a word
+    to spare.
+    """
+    groups = (codes.size - nulls + _GROUP - 1) // _GROUP
     at = _varint(out, 0, np.uint64(groups << 1 | 1))
-    end = at + groups * width
+    return _packed(codes, meaning, width, nulls, out, at)
+
+
+@kernel
+def bits_of(codes: NDArray[np.int32], meaning: NDArray[np.int32], nulls: int, out: Bytes) -> int:
+    """`meaning[code]`, 0 or 1, of all codes but the `nulls` negative ones, a bit each; the bytes used of `out` as above."""
+    return _packed(codes, meaning, 1, nulls, out, 0)
+
+
+@part
+def _packed(codes: NDArray[np.int32], meaning: NDArray[np.int32], width: int, nulls: int, out: Bytes, at: int) -> int:
+    end = at + (codes.size - nulls + _GROUP - 1) // _GROUP * width
+    i = 0
+    if nulls == 0 and width <= _WIDEST:
+        bits = np.uint64(width)
+        whole = 4 * width // 8
+        rest = np.uint64(4 * width % 8)
+        while i + _GROUP <= codes.size:
+            low = _four(codes, i, meaning, bits)
+            high = _four(codes, i + 4, meaning, bits)
+            set_word_at(out, at, low)
+            set_word_at(out, at + whole, (low >> np.uint64(8 * whole)) | (high << rest))
+            at += width
+            i += _GROUP
     held = np.uint64(0)
-    bits = 0
-    for i in range(codes.size):
-        if codes[i] < 0:
-            continue
-        held |= np.uint64(meaning[codes[i]]) << np.uint64(bits)
-        bits += width
-        while bits >= 8:
-            out[at] = np.uint8(held & np.uint64(255))
-            held >>= np.uint64(8)
-            bits -= 8
-            at += 1
+    used = 0
+    while i < codes.size:
+        if codes[i] >= 0:
+            held |= np.uint64(meaning[codes[i]]) << np.uint64(used)
+            used += width
+            while used >= 8:
+                out[at] = np.uint8(held & np.uint64(255))
+                held >>= np.uint64(8)
+                used -= 8
+                at += 1
+        i += 1
     while at < end:
         out[at] = np.uint8(held & np.uint64(255))
         held >>= np.uint64(8)
@@ -126,28 +188,6 @@ def run_codes(codes: NDArray[np.int32], lengths: NDArray[np.int64], width: int, 
 
 
 @kernel
-def bits_of(flags: NDArray[np.bool_], codes: NDArray[np.int32], out: Bytes) -> int:
-    """`flags[code]` of all codes that are not negative, a bit each; the bytes used of `out`."""
-    held = 0
-    bits = 0
-    at = 0
-    for i in range(codes.size):
-        if codes[i] < 0:
-            continue
-        held |= int(flags[codes[i]]) << bits
-        bits += 1
-        if bits == 8:
-            out[at] = np.uint8(held)
-            at += 1
-            held = 0
-            bits = 0
-    if bits:
-        out[at] = np.uint8(held)
-        at += 1
-    return at
-
-
-@kernel
 def deltas(values: NDArray[np.int64], packed: NDArray[np.uint64], out: Bytes) -> int:
     """DELTA_BINARY_PACKED of at least one value; the bytes used of `out`. `packed` (MINI + 1 words) is scratch."""
     at = _varint(out, 0, np.uint64(BLOCK))
@@ -172,12 +212,7 @@ def deltas(values: NDArray[np.int64], packed: NDArray[np.uint64], out: Bytes) ->
             every = np.uint64(0)
             for i in range(m * MINI, (m + 1) * MINI):
                 every |= np.uint64(gaps[i] - least)
-            width = 0
-            while every:
-                width += 1
-                every >>= np.uint64(1)
-            if m * MINI >= count:
-                width = 0
+            width = 64 - leading_zeros(every) if m * MINI < count else 0
             out[widths + m] = width
             word = 0
             bits = 0

@@ -54,7 +54,8 @@ def batches_of(file: Path | IO[bytes], ds: Dataset) -> Iterator[Batch]:
                 elif name not in held:  # the partition is older than the column
                     columns[name] = _absent(dtype, table.num_rows)
                 else:
-                    array = table.column(name).unify_dictionaries().combine_chunks()
+                    column = table.column(name)
+                    array = column.chunk(0) if column.num_chunks == 1 else column.unify_dictionaries().combine_chunks()
                     if name == ds.sort_by[0]:
                         columns[name] = _runs(array, name)
                     elif dtype == pl.String:
@@ -89,14 +90,19 @@ class _Vocabulary:
 def _runs(array: Any, name: str) -> Runs:
     codes = array.indices.to_numpy(zero_copy_only=False)
     begins = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
-    values = pl.Series(name, array.dictionary, dtype=pl.String).gather(codes[begins])
+    values = pl.Series(name, array.dictionary, dtype=pl.String)[codes[begins]]
     return Runs(np.diff(np.append(begins, codes.size)), values)
 
 
 def _plain(array: Any, dtype: pl.DataType) -> Plain:
-    series = pl.Series(array, dtype=dtype).to_physical()
-    valid = series.is_not_null().to_numpy() if series.null_count() else None
-    return Plain(series.fill_null(False if dtype == pl.Boolean else 0).to_numpy(), valid)
+    """The numbers of an array as they lie in memory; a column of truth values is of bits and has to be spread out."""
+    valid = None
+    if array.null_count:
+        valid = array.is_valid().to_numpy(zero_copy_only=False)
+        array = array.fill_null(False if dtype == pl.Boolean else 0)
+    if dtype.is_temporal():
+        array = array.view("int32" if dtype == pl.Date else "int64")
+    return Plain(array.to_numpy(zero_copy_only=dtype != pl.Boolean), valid)
 
 
 def _absent(dtype: pl.DataType, rows: int) -> BatchColumn:

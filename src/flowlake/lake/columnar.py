@@ -23,7 +23,7 @@ from flowlake.lake._thrift import binary, flag, i16, i32, i64, listed, struct, t
 
 MAGIC = b"PAR1"
 _WRITER = "flowlake"
-_ZSTD, _LEVEL = 6, 1
+_AS_IT_IS, _ZSTD, _LEVEL = 0, 6, 1
 _PLAIN, _RLE, _DELTA, _DICTIONARY = 0, 3, 5, 8
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
 _BOOLEAN, _INT32, _INT64, _DOUBLE, _BYTE_ARRAY = 0, 1, 2, 5, 6
@@ -58,11 +58,16 @@ _TYPES: dict[Any, _Type] = {
 class _Chunk:
     """One column of a row group: pages ready to be written, and what the footer says of them."""
 
-    body: bytes
+    pages: tuple[bytes, ...]
     uncompressed: int
     dictionary_bytes: int
     encodings: tuple[int, ...]
     statistics: bytes
+    compression: int = _ZSTD
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.pages))
 
 
 class PartitionWriter:
@@ -128,7 +133,8 @@ class PartitionWriter:
             written[key] = chunk
             chunks.append(self._column(name, kind, chunk, batch.rows))
             size += chunk.uncompressed
-            self._at += self._file.write(chunk.body)
+            self._file.writelines(chunk.pages)
+            self._at += chunk.size
         fields = {1: listed(chunks), 2: i64(size), 3: i64(batch.rows), 5: i64(start), 6: i64(self._at - start)}
         self._groups.append(struct({**fields, 7: i16(len(self._groups) % 32_768)}))
 
@@ -138,10 +144,10 @@ class PartitionWriter:
                 1: i32(kind.physical),
                 2: listed([i32(encoding) for encoding in chunk.encodings]),
                 3: listed([text(name)]),
-                4: i32(_ZSTD),
+                4: i32(chunk.compression),
                 5: i64(rows),
                 6: i64(chunk.uncompressed),
-                7: i64(len(chunk.body)),
+                7: i64(chunk.size),
                 9: i64(self._at + chunk.dictionary_bytes),
                 11: i64(self._at) if chunk.dictionary_bytes else None,
                 12: chunk.statistics,
@@ -181,6 +187,15 @@ def encode(ds: Dataset, frame: pl.DataFrame, metadata: dict[str, str]) -> bytes:
 # --- Pages ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Present:
+    """Which codes stand in some rows, in order of appearance; the place of each code in that order; how many rows are null."""
+
+    order: NDArray[np.int32]
+    place: NDArray[np.int32]
+    nulls: int
+
+
 class _Scratch:
     """Memory that is used again for every page."""
 
@@ -191,97 +206,120 @@ class _Scratch:
         self.seen = np.empty(_pages.MOST_DISTINCT, np.uint64)
         self.words = np.empty(_pages.MINI + 1, np.uint64)
         self.codec = pa.Codec("zstd", compression_level=_LEVEL)
+        self.constant: dict[tuple[int, bool], _Chunk] = {}
+        """Columns of truth values that are all the same, by their rows and value."""
+        self._meanings: dict[tuple[int, pl.DataType], tuple[pl.Series, Any]] = {}
+        self._coded: tuple[NDArray[np.int32], _Present] | None = None
 
-        self._flags: dict[int, tuple[pl.Series, NDArray[np.bool_]]] = {}
-        self._counted: tuple[NDArray[np.int32], NDArray[np.int64], int] | None = None
+    def present(self, column: Coded) -> _Present:
+        """Columns that share their codes come one after the other."""
+        if self._coded is None or self._coded[0] is not column.codes:
+            place = np.full(max(column.values.len(), 1), -1, np.int32)
+            order = np.empty(place.size, np.int32)
+            count, nulls = _pages.appearance(column.codes, place, order)
+            self._coded = column.codes, _Present(order[:count], place, nulls)
+        return self._coded[1]
 
-    def counts(self, column: Coded) -> tuple[NDArray[np.int64], int]:
-        """How often each code stands there, and how many rows are null. Columns that share their codes come one after the other."""
-        if self._counted is None or self._counted[0] is not column.codes:
-            counts = np.zeros(max(column.values.len(), 1), np.int64)
-            self._counted = (column.codes, counts, int(_pages.code_counts(column.codes, counts)))
-        return self._counted[1], self._counted[2]
+    def meanings(self, values: pl.Series, dtype: pl.DataType) -> Any:
+        """What codes stand for, as Arrow's texts or as numbers; the batches of a stream mostly share it."""
+        key = (id(values), dtype)
+        if key not in self._meanings:
+            self._meanings[key] = values, _physical(values.cast(dtype))
+        return self._meanings[key][1]
 
-    def flags(self, values: pl.Series) -> NDArray[np.bool_]:
-        """What each code of a column of truth values means; the batches of a stream mostly share it."""
-        if id(values) not in self._flags:
-            self._flags[id(values)] = (values, np.append(values.cast(pl.Boolean).to_numpy(), False))
-        return self._flags[id(values)][1]
+    def behind(self, head: bytes, size: int) -> NDArray[np.uint8]:
+        """Room for `size` bytes of a page whose body begins with `head`; `body` then gives both."""
+        if len(head) + size > self.out.size:
+            self.out = np.empty(2 * (len(head) + size), np.uint8)
+        self.out[: len(head)] = np.frombuffer(head, np.uint8)
+        self._head = len(head)
+        return self.out[len(head) :]
 
-    def room(self, size: int) -> NDArray[np.uint8]:
-        if size > self.out.size:
-            self.out = np.empty(2 * size, np.uint8)
-        return self.out
+    def body(self, used: int) -> NDArray[np.uint8]:
+        return self.out[: self._head + used]
+
+
+def _physical(values: pl.Series) -> Any:
+    """Values as Arrow's texts or as NumPy's numbers."""
+    if values.dtype == pl.String:
+        return values.to_arrow(compat_level=pl.CompatLevel.oldest())
+    if values.dtype.is_temporal():
+        return values.cast(pl.Int32 if values.dtype == pl.Date else pl.Int64).to_numpy()
+    return values.to_numpy()
 
 
 def _encoded(column: BatchColumn, kind: _Type, dtype: pl.DataType, rows: int, scratch: _Scratch) -> _Chunk:
     if isinstance(column, Runs):
         return _of_runs(column, kind, dtype, rows, scratch)
-    if isinstance(column, Coded):
-        if kind.physical in (_BOOLEAN, _BYTE_ARRAY):
-            return _of_codes(column, kind, dtype, rows, scratch)
-        # A number may come with a code or without: equal rows must give equal bytes.
-        column = Plain(
-            column.values.to_physical().to_numpy()[column.codes], None if (column.codes >= 0).all() else column.codes >= 0
-        )
-    return _of_numbers(column, kind, rows, scratch)
+    if isinstance(column, Plain):
+        return _of_numbers(column, kind, rows, scratch)
+    if kind.physical in (_BOOLEAN, _BYTE_ARRAY) or (kind.dtype is np.int64 and column.values.len() <= _pages.FEW):
+        return _of_codes(column, kind, dtype, rows, scratch)
+    # A number may come with a code or without: equal rows must give equal bytes.
+    numbers = column.values.to_physical().to_numpy()[column.codes]
+    return _of_numbers(Plain(numbers, None if (column.codes >= 0).all() else column.codes >= 0), kind, rows, scratch)
 
 
 def _of_runs(column: Runs, kind: _Type, dtype: pl.DataType, rows: int, scratch: _Scratch) -> _Chunk:
     if kind.physical == _BOOLEAN:
         codes = np.repeat(column.values.cast(pl.Int32).to_numpy(), column.lengths)
         return _of_codes(Coded(codes, pl.Series([False, True])), kind, dtype, rows, scratch)
-    dictionary, codes = _Dictionary.of(column.values.cast(dtype), kind)
+    dictionary, codes = _Dictionary.of(_physical(column.values.cast(dtype)), kind, scratch)
     width = _width(dictionary.count)
-    used = _pages.run_codes(codes, column.lengths, width, scratch.room(16 * codes.size + 16))
-    body = _levels(None, rows, scratch, bytes([width]) + scratch.out[:used].tobytes())
+    room = scratch.behind(_levels(None, rows) + bytes([width]), 16 * codes.size + 16)
+    body = scratch.body(_pages.run_codes(codes, column.lengths, width, room))
     return _with_dictionary(dictionary, body, rows, 0, scratch)
 
 
 def _of_codes(column: Coded, kind: _Type, dtype: pl.DataType, rows: int, scratch: _Scratch) -> _Chunk:
-    counts, nulls = scratch.counts(column)
+    present = scratch.present(column)
+    nulls = present.nulls
     valid = column.codes >= 0 if nulls else None
     if kind.physical == _BOOLEAN or nulls == rows:
-        flags = scratch.flags(column.values) if nulls < rows else np.zeros(1, np.bool_)
-        used = _pages.bits_of(flags, column.codes, scratch.room(rows // 8 + 16))
-        body = _levels(valid, rows, scratch, scratch.out[:used].tobytes())
-        return _chunk(body, _PLAIN, rows, struct({3: i64(nulls)}), scratch)
-    present = np.flatnonzero(counts)
-    held = column.values.gather(present).cast(dtype)
-    by_value = held.arg_sort().to_numpy()
-    dictionary, codes = _Dictionary.of(held.gather(by_value), kind)
-    meaning = np.zeros(counts.size, np.int32)
-    meaning[present[by_value]] = codes
+        flags = scratch.meanings(column.values, pl.Int32()) if nulls < rows else _NUMBERS
+        known = set(flags[present.order].tolist()) if not nulls else ()
+        if len(known) == 1 and (same := scratch.constant.get((rows, flags[present.order[0]]))):
+            return same
+        room = scratch.behind(_levels(valid, rows), rows // 8 + 16)
+        body = scratch.body(_pages.bits_of(column.codes, flags, nulls, room))
+        chunk = _chunk(body, _PLAIN, rows, struct({3: i64(nulls)}), scratch)
+        if len(known) == 1:
+            scratch.constant[rows, flags[present.order[0]]] = chunk
+        return chunk
+    dictionary, codes = _Dictionary.of(scratch.meanings(column.values, dtype).take(present.order), kind, scratch)
+    meaning = codes[present.place]
     width = _width(dictionary.count)
-    used = _pages.packed_codes(column.codes, meaning, width, scratch.room(4 * rows + 64))
-    body = _levels(valid, rows, scratch, bytes([width]) + scratch.out[:used].tobytes())
+    room = scratch.behind(_levels(valid, rows) + bytes([width]), 4 * rows + 64)
+    body = scratch.body(_pages.packed_codes(column.codes, meaning, width, nulls, room))
     return _with_dictionary(dictionary, body, rows, nulls, scratch)
 
 
 def _of_numbers(column: Plain, kind: _Type, rows: int, scratch: _Scratch) -> _Chunk:
     values = np.ascontiguousarray(column.values, dtype=kind.dtype)
-    nulls = 0 if column.valid is None else rows - int(column.valid.sum())
+    nulls = 0 if column.valid is None else rows - int(np.count_nonzero(column.valid))
     valid = column.valid if nulls else None
+    head = _levels(valid, rows)
     if valid is not None:
         values = values[valid]
     if not values.size:
-        return _chunk(_levels(valid, rows, scratch, b""), _PLAIN, rows, struct({3: i64(nulls)}), scratch)
-    low, high = values.min().tobytes(), values.max().tobytes()
+        return _chunk(head, _PLAIN, rows, struct({3: i64(nulls)}), scratch)
     is_wide = values.dtype.itemsize == np.dtype(np.uint64).itemsize
     wide = values.view(np.uint64) if is_wide else values.astype(np.uint64)
-    count = _pages.distinct_codes(wide, scratch.slots, scratch.codes, scratch.seen)
+    count = _pages.distinct_codes(wide, _pages.TRIAL, scratch.slots, scratch.codes, scratch.seen)
     if count >= 0:
-        seen = scratch.seen[:count]
-        dictionary = _Dictionary((seen if is_wide else seen.astype(kind.dtype)).tobytes(), count, low, high)
+        dictionary = _Dictionary.of_distinct(scratch.seen[:count], kind)
         width = _width(count)
-        used = _pages.packed_codes(scratch.codes[: values.size], _NUMBERS, width, scratch.room(4 * rows + 64))
-        body = _levels(valid, rows, scratch, bytes([width]) + scratch.out[:used].tobytes())
+        room = scratch.behind(head + bytes([width]), 4 * rows + 64)
+        body = scratch.body(_pages.packed_codes(scratch.codes[: values.size], _NUMBERS, width, 0, room))
         return _with_dictionary(dictionary, body, rows, nulls, scratch)
+    statistics = _statistics(values.min().tobytes(), values.max().tobytes(), nulls)
     if kind.dtype is np.int64:
-        used = _pages.deltas(values, scratch.words, scratch.room(10 * rows + 8 * _pages.BLOCK))
-        body = _levels(valid, rows, scratch, scratch.out[:used].tobytes())
-        return _chunk(body, _DELTA, rows, _statistics(low, high, nulls), scratch)
-    return _chunk(_levels(valid, rows, scratch, values.tobytes()), _PLAIN, rows, _statistics(low, high, nulls), scratch)
+        room = scratch.behind(head, 10 * rows + 8 * _pages.BLOCK)
+        body = scratch.body(_pages.deltas(values, scratch.words, room))
+        # Deltas are packed to the bit: to squeeze them takes longer than to make them, and saves a twelfth.
+        page = (_header(_DATA_PAGE, body.size, body.size, _data_header(rows, _DELTA)), body.tobytes())
+        return _Chunk(page, sum(map(len, page)), 0, (_RLE, _DELTA), statistics, _AS_IT_IS)
+    return _chunk(head + values.tobytes(), _PLAIN, rows, statistics, scratch)
 
 
 def _width(count: int) -> int:
@@ -299,35 +337,53 @@ class _Dictionary:
     high: bytes
 
     @classmethod
-    def of(cls, values: pl.Series, kind: _Type) -> tuple[_Dictionary, NDArray[np.int32]]:
+    def of(cls, values: Any, kind: _Type, scratch: _Scratch) -> tuple[_Dictionary, NDArray[np.int32]]:
         """The distinct values in the order in which they come, and the code of each value."""
         if kind.physical == _BYTE_ARRAY:
-            texts = values.to_list()
-            number = {text: code for code, text in enumerate(dict.fromkeys(texts))}
-            spelled = [text.encode() for text in number]
-            body = b"".join([len(text).to_bytes(4, "little") + text for text in spelled])
-            codes = np.fromiter(map(number.__getitem__, texts), np.int32, len(texts))
-            return cls(body, len(number), min(spelled), max(spelled)), codes
-        numbers = np.ascontiguousarray(values.to_physical().to_numpy(), dtype=kind.dtype)
-        distinct, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+            return cls._of_texts(values.dictionary_encode())
+        numbers = np.ascontiguousarray(values, dtype=kind.dtype)
+        wide = numbers.view(np.uint64) if numbers.dtype.itemsize == np.dtype(np.uint64).itemsize else numbers.astype(np.uint64)
+        codes = np.empty(numbers.size, np.int32)
+        count = _pages.distinct_codes(wide, wide.size, scratch.slots, codes, scratch.seen)
+        if count >= 0:
+            return cls.of_distinct(scratch.seen[:count], kind), codes
+        by_value, first, inverse = np.unique(wide, return_index=True, return_inverse=True)
         order = np.argsort(first)
         place = np.empty(order.size, np.int32)
         place[order] = np.arange(order.size, dtype=np.int32)
-        return cls(distinct[order].tobytes(), distinct.size, distinct[:1].tobytes(), distinct[-1:].tobytes()), place[inverse]
+        return cls.of_distinct(by_value[order], kind), place[inverse]
+
+    @classmethod
+    def of_distinct(cls, words: NDArray[np.uint64], kind: _Type) -> _Dictionary:
+        """Numbers, each in a word of its bits."""
+        values = words.astype(kind.dtype) if np.dtype(kind.dtype).itemsize < words.itemsize else words.view(kind.dtype)
+        return cls(values.tobytes(), values.size, values.min().tobytes(), values.max().tobytes())
+
+    @classmethod
+    def _of_texts(cls, texts: pa.DictionaryArray) -> tuple[_Dictionary, NDArray[np.int32]]:
+        distinct = texts.dictionary
+        _, ends, text = distinct.buffers()
+        out = np.empty(distinct.nbytes, np.uint8)
+        used = _pages.spelled(
+            np.frombuffer(ends, np.int64, len(distinct) + 1, 8 * distinct.offset), np.frombuffer(text, np.uint8), out
+        )
+        values = pl.Series(distinct)
+        low, high = str(values.min()).encode(), str(values.max()).encode()
+        return cls(out[:used].tobytes(), len(distinct), low, high), texts.indices.to_numpy()
 
 
 def _statistics(low: bytes, high: bytes, nulls: int) -> bytes:
     return struct({3: i64(nulls), 5: binary(high), 6: binary(low)})
 
 
-def _levels(valid: NDArray[np.bool_] | None, rows: int, scratch: _Scratch, values: bytes) -> bytes:
-    """The body of a data page: which rows have a value (definition levels with their length in front), then the values."""
+def _levels(valid: NDArray[np.bool_] | None, rows: int) -> bytes:
+    """What the body of a data page begins with: which rows have a value (definition levels with their length in front)."""
     if valid is None or not valid.any():
-        run = _run(rows, 0 if valid is not None else 1)
-        return len(run).to_bytes(4, "little") + run + values
-    out = scratch.room(rows // 8 + 64)
-    used = _pages.packed_codes(valid.astype(np.int32), _NUMBERS, 1, out)
-    return used.to_bytes(4, "little") + out[:used].tobytes() + values
+        levels = _run(rows, 0 if valid is not None else 1)
+    else:
+        out = np.empty(rows // 8 + 64, np.uint8)
+        levels = out[: _pages.packed_codes(valid.view(np.int8).astype(np.int32), _NUMBERS, 1, 0, out)].tobytes()
+    return len(levels).to_bytes(4, "little") + levels
 
 
 @cache
@@ -338,22 +394,31 @@ def _run(rows: int, code: int) -> bytes:
     return out[:used].tobytes()
 
 
-def _page(kind: int, body: bytes, described: bytes, scratch: _Scratch) -> tuple[bytes, int]:
-    """A page with its header, and the size that it would have without compression."""
-    squeezed: bytes = scratch.codec.compress(body, asbytes=True)
+def _header(kind: int, size: int, written: int, described: bytes) -> bytes:
+    """The header of a page whose body has `size` bytes, `written` of them in the file."""
     place = 5 if kind == _DATA_PAGE else 7
-    header = struct({1: i32(kind), 2: i32(len(body)), 3: i32(len(squeezed)), place: described})[1:]
-    return header + squeezed, len(header) + len(body)
+    return struct({1: i32(kind), 2: i32(size), 3: i32(written), place: described})[1:]
 
 
-def _chunk(body: bytes, encoding: int, rows: int, statistics: bytes, scratch: _Scratch) -> _Chunk:
-    header = struct({1: i32(rows), 2: i32(encoding), 3: i32(_RLE), 4: i32(_RLE)})
-    page, size = _page(_DATA_PAGE, body, header, scratch)
-    return _Chunk(page, size, 0, (_RLE, encoding), statistics)
+def _squeezed(kind: int, body: bytes | NDArray[np.uint8], described: bytes, scratch: _Scratch) -> tuple[bytes, bytes]:
+    """The header and the body of a compressed page."""
+    written: bytes = scratch.codec.compress(body, asbytes=True)
+    return _header(kind, len(body), len(written), described), written
 
 
-def _with_dictionary(dictionary: _Dictionary, body: bytes, rows: int, nulls: int, scratch: _Scratch) -> _Chunk:
+def _data_header(rows: int, encoding: int) -> bytes:
+    return struct({1: i32(rows), 2: i32(encoding), 3: i32(_RLE), 4: i32(_RLE)})
+
+
+def _chunk(body: bytes | NDArray[np.uint8], encoding: int, rows: int, statistics: bytes, scratch: _Scratch) -> _Chunk:
+    page = _squeezed(_DATA_PAGE, body, _data_header(rows, encoding), scratch)
+    return _Chunk(page, len(page[0]) + len(body), 0, (_RLE, encoding), statistics)
+
+
+def _with_dictionary(dictionary: _Dictionary, body: NDArray[np.uint8], rows: int, nulls: int, scratch: _Scratch) -> _Chunk:
     described = struct({1: i32(dictionary.count), 2: i32(_PLAIN)})
-    head, head_size = _page(_DICTIONARY_PAGE, dictionary.body, described, scratch)
+    page = _squeezed(_DICTIONARY_PAGE, dictionary.body, described, scratch)
+    size = len(page[0]) + len(dictionary.body)
     chunk = _chunk(body, _DICTIONARY, rows, _statistics(dictionary.low, dictionary.high, nulls), scratch)
-    return _Chunk(head + chunk.body, head_size + chunk.uncompressed, len(head), (_PLAIN, *chunk.encodings), chunk.statistics)
+    encodings = (_PLAIN, *chunk.encodings)
+    return _Chunk((*page, *chunk.pages), size + chunk.uncompressed, sum(map(len, page)), encodings, chunk.statistics)
