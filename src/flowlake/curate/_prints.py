@@ -15,9 +15,13 @@ Flags = NDArray[np.bool_]
 GOOD = -1
 NOT_IN_MASTER, PRICE, SIZE, DATE, HOURS = range(5)
 """Rules in the order in which they are applied; a row breaks the first that it breaks."""
+EXTENDED_HOURS, CANCEL, UNKNOWN, BLANK = 1, 2, 4, 8
+"""Traits of a condition: its prints may lie in extended hours, it is a cancel message, a note is about it."""
 WHOLE_BELOW = 2.0**53
 TEN_THOUSANDTHS = 10_000
 MANY_MESSAGES = 256
+_PLACES = 4096
+"""Places among which messages are strewn by price, size and exchange: a print in none of theirs needs no other look."""
 _EXACT = 9.0e18
 
 
@@ -29,25 +33,27 @@ def screened(
     price: Float,
     size: Float,
     condition: Codes,
-    is_extended: Flags,
+    traits: NDArray[np.uint8],
     day: tuple[int, int],
     hours: tuple[int, int],
     evening: int,
     broken: NDArray[np.int8],
-) -> int:
-    """The rule that each row breaks, or GOOD, in `broken`; how many rows break one.
+) -> tuple[int, int]:
+    """The rule that each row breaks, or GOOD, in `broken`; how many rows break one, and the traits that good rows have.
 
-    `lengths` and `is_known` are those of the runs of a ticker; `is_extended` is of the condition with code i at i + 1. `day` is the
-    session's New York date [first, after), `hours` and `evening` the times [first, last] between which prints and extended-hours
-    prints (from `evening` to the last) may lie; all are nanoseconds since 1970.
+    `lengths` and `is_known` are those of the runs of a ticker; `traits` are those of the condition with code i at i + 1. `day` is
+    the session's New York date [first, after), `hours` and `evening` the times [first, last] between which prints and
+    extended-hours prints (from `evening` to the last) may lie; all are nanoseconds since 1970.
     """
     count = 0
     row = 0
+    met = np.uint8(0)
     for run in range(lengths.size):
         for _ in range(lengths[run]):
             rule = GOOD
             at = moment[row]
-            extended = is_extended[condition[row] + 1] and evening <= at <= hours[1]
+            trait = traits[condition[row] + 1]
+            extended = trait & EXTENDED_HOURS and evening <= at <= hours[1]
             if not is_known[run]:
                 rule = NOT_IN_MASTER
             elif not (np.isfinite(price[row]) and price[row] > 0.0):
@@ -59,9 +65,12 @@ def screened(
             elif not (hours[0] <= at <= hours[1] or extended):
                 rule = HOURS
             broken[row] = rule
-            count += rule != GOOD
+            if rule == GOOD:
+                met |= trait
+            else:
+                count += 1
             row += 1
-    return count
+    return count, int(met)
 
 
 @inlined
@@ -128,28 +137,56 @@ def _sort(order: Int, first: int, end: int, price: Float, size: Float, exchange:
 
 
 @kernel
-def premiums(price: Float, size: Float, multiplier: Int, counts: Int, out: Float) -> int:
-    """Price x size x multiplier in dollars, exact to a ten-thousandth, in `out`; how many rows are too large, which become NaN.
+def in_order(
+    order: Int,
+    counts: Int,
+    multiplier: Int,
+    source: tuple[Int, Float, Float, Int, Codes],
+    moment: Int,
+    price: Float,
+    size: Int,
+    exchange: Int,
+    mark: Codes,
+    condition: Codes,
+    premium: Float,
+) -> int:
+    """The rows `order` of the `source` (moment, price, size, exchange and mark), with what follows from them; how many premiums are
+    too large, which become NaN.
 
-    `multiplier` is in ten-thousandths, one for each of `counts` rows.
+    A premium is price x size x multiplier in dollars, exact to a ten-thousandth. `multiplier` is in ten-thousandths, one for each
+    of `counts` rows.
     """
+    moments, prices, sizes, exchanges, marks = source
     large = 0
-    row = 0
+    at = 0
     for run in range(counts.size):
         scale = multiplier[run]
         whole = scale % TEN_THOUSANDTHS == 0
         if whole:
             scale //= TEN_THOUSANDTHS
         for _ in range(counts[run]):
-            unit = np.rint(price[row] * 1e4)
-            if unit * size[row] * np.float64(scale) >= _EXACT:
-                out[row] = np.nan
+            row = order[at]
+            moment[at] = moments[row]
+            exchange[at] = exchanges[row]
+            mark[at] = marks[row]
+            condition[at] = marks[row] // 2 - 1
+            price[at] = prices[row]
+            size[at] = np.int64(sizes[row])
+            unit = np.rint(prices[row] * 1e4)
+            if unit * sizes[row] * np.float64(scale) >= _EXACT:
+                premium[at] = np.nan
                 large += 1
             else:
-                product = np.int64(unit) * np.int64(size[row]) * scale
-                out[row] = np.float64(product if whole else product // TEN_THOUSANDTHS) / 1e4
-            row += 1
+                product = np.int64(unit) * size[at] * scale
+                premium[at] = np.float64(product if whole else product // TEN_THOUSANDTHS) / 1e4
+            at += 1
     return large
+
+
+@inlined
+def _place(price: np.uint64, size: np.uint64, exchange: np.int64) -> np.int64:
+    mixed = (price ^ (size >> np.uint64(7)) ^ (np.uint64(exchange) << np.uint64(20))) * np.uint64(0x9E3779B97F4A7C15)
+    return np.int64(mixed >> np.uint64(52))
 
 
 @kernel
@@ -162,6 +199,8 @@ def cancel_candidates(
     """
     row = 0
     messages = np.empty(MANY_MESSAGES, np.int64)
+    is_like = np.zeros(_PLACES, np.bool_)
+    prices, sizes = price.view(np.uint64), size.view(np.uint64)
     for run in range(lengths.size):
         end = row + lengths[run]
         count = 0
@@ -169,12 +208,15 @@ def cancel_candidates(
             if is_message[i]:
                 if count < MANY_MESSAGES:
                     messages[count] = i
+                is_like[_place(prices[i], sizes[i], exchange[i])] = True
                 count += 1
         if count:
             for i in range(row, end):
                 marked = is_message[i] or count > MANY_MESSAGES
-                for m in range(min(count, MANY_MESSAGES)):
-                    k = messages[m]
-                    marked |= price[i] == price[k] and size[i] == size[k] and exchange[i] == exchange[k]
+                if is_like[_place(prices[i], sizes[i], exchange[i])]:
+                    for m in range(min(count, MANY_MESSAGES)):
+                        k = messages[m]
+                        marked |= price[i] == price[k] and size[i] == size[k] and exchange[i] == exchange[k]
                 found[i] = is_good[i] and marked
+            is_like[:] = False
         row = end

@@ -6,13 +6,18 @@ Source: OCC symbology (21 characters with a padded root); data vendors leave the
 
 from __future__ import annotations
 
-import polars as pl
+from datetime import date
 
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from flowlake.curate import _symbols
 from flowlake.curate.expiries import FIRST_EXPIRY, LAST_EXPIRY
 
 VENDOR_PREFIX = "O:"
 MAX_STRIKE_THOUSANDTHS = 99_999_999
-_PATTERN = r"^O:([A-Z0-9.]{1,9})([0-9]{6})([CP])([0-9]{8})$"
 CONTRACT_FIELDS = {
     "contract": pl.String(),
     "root": pl.String(),
@@ -23,29 +28,59 @@ CONTRACT_FIELDS = {
 }
 
 
+_RIGHTS = pl.Series(["C", "P"])
+_PROBLEMS = (
+    None,
+    "not of the form O:ROOTyymmddC00123000",
+    "the expiry is no date",
+    "the expiry lies outside the trading calendar",
+    "the strike is 0",
+)
+
+
 def parse_tickers(tickers: pl.Series) -> pl.DataFrame:
     """One row per distinct ticker, in order: `ticker`, the contract's fields, and `problem`.
 
     Where a ticker names no possible contract `problem` says why and the fields are null.
     """
-    parts = (
-        tickers.alias("ticker")
-        .cast(pl.String)
-        .unique()
-        .sort()
-        .to_frame()
-        .with_columns(pl.col("ticker").str.extract_groups(_PATTERN).alias("_part"))
-        .with_columns(
-            contract=pl.col("ticker").str.strip_prefix(VENDOR_PREFIX),
-            root=pl.col("_part").struct[0],
-            expiry=("20" + pl.col("_part").struct[1]).str.to_date("%Y%m%d", strict=False),
-            right=pl.col("_part").struct[2],
-            strike_thousandths=pl.col("_part").struct[3].cast(pl.Int64),
-        )
-        # Polars multiplies by the reciprocal, which misses the nearest float: 700 / 1000 would not be 0.7.
-        .with_columns(strike=(pl.col("strike_thousandths") / 1000).round(3))
+    return fields_of(tickers.alias("ticker").cast(pl.String).unique().sort())
+
+
+def fields_of(tickers: pl.Series) -> pl.DataFrame:
+    """The same with a row for every ticker, as they come."""
+    ends, text = _bytes_of(tickers.fill_null("") if tickers.null_count() else tickers)
+    count = tickers.len()
+    expiry, is_put, problem = (np.zeros(count, np.int32) for _ in range(3))
+    thousandths = np.zeros(count, np.int64)
+    roots, contracts = (np.empty(text.size, np.uint8) for _ in range(2))
+    root_ends, contract_ends = (np.zeros(count + 1, np.int64) for _ in range(2))
+    first, last = ((limit - date(1970, 1, 1)).days for limit in (FIRST_EXPIRY, LAST_EXPIRY))
+    numbers = (expiry, is_put, thousandths, problem)
+    _symbols.taken_apart(ends, text, first, last, *numbers, roots, root_ends, contracts, contract_ends)
+    is_impossible = None if not problem.any() else problem != _symbols.POSSIBLE
+    columns = (
+        _texts_of(contract_ends, contracts),
+        _texts_of(root_ends, roots),
+        pl.Series(expiry).cast(pl.Date),
+        _RIGHTS[is_put],
+        pl.Series(thousandths / 1000),
+        pl.Series(thousandths),
     )
-    return _blank_where_impossible(parts.with_columns(_problem().alias("problem"))).select("ticker", *CONTRACT_FIELDS, "problem")
+    blank = [column if is_impossible is None else column.set(pl.Series(is_impossible), None) for column in columns]
+    named = [column.alias(name) for name, column in zip(CONTRACT_FIELDS, blank, strict=True)]
+    return pl.DataFrame([tickers.alias("ticker"), *named, pl.Series("problem", _PROBLEMS, pl.String)[problem]])
+
+
+def _bytes_of(texts: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Where each text ends in the bytes of all, which begin at 0."""
+    array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, ends, data = array.buffers()
+    held = np.frombuffer(ends, np.int64, len(array) + 1, 8 * array.offset)
+    return held, np.frombuffer(data or b"", np.uint8)
+
+
+def _texts_of(ends: NDArray[np.int64], data: NDArray[np.uint8]) -> pl.Series:
+    return pl.Series(pa.LargeStringArray.from_buffers(ends.size - 1, pa.py_buffer(ends), pa.py_buffer(data)))
 
 
 def contract_symbol(root: pl.Expr, expiry: pl.Expr, right: pl.Expr, strike_thousandths: pl.Expr) -> pl.Expr:
@@ -61,20 +96,3 @@ def contract_symbol(root: pl.Expr, expiry: pl.Expr, right: pl.Expr, strike_thous
 def contract_of_ticker(ticker: str = "ticker") -> pl.Expr:
     """The contract that a vendor ticker names. It is only valid if the contract master has it."""
     return pl.col(ticker).str.strip_prefix(VENDOR_PREFIX)
-
-
-def _problem() -> pl.Expr:
-    return (
-        pl.when(pl.col("root").is_null())
-        .then(pl.lit("not of the form O:ROOTyymmddC00123000"))
-        .when(pl.col("expiry").is_null())
-        .then(pl.lit("the expiry is no date"))
-        .when(~pl.col("expiry").is_between(pl.lit(FIRST_EXPIRY), pl.lit(LAST_EXPIRY)))
-        .then(pl.lit("the expiry lies outside the trading calendar"))
-        .when(pl.col("strike_thousandths") == 0)
-        .then(pl.lit("the strike is 0"))
-    )
-
-
-def _blank_where_impossible(parts: pl.DataFrame) -> pl.DataFrame:
-    return parts.with_columns(pl.when(pl.col("problem").is_null()).then(pl.col(name)).alias(name) for name in CONTRACT_FIELDS)

@@ -6,6 +6,8 @@ once per ticker, the meaning of conditions once per distinct text; what is done 
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -17,17 +19,31 @@ from numpy.typing import NDArray
 
 from flowlake.core import sessions as calendar
 from flowlake.curate import _prints, conditions, trades
+from flowlake.curate._symbols import FIXED
 from flowlake.curate.conditions import ConditionPolicy
 from flowlake.curate.roots import root_terms
 from flowlake.curate.screening import NOTE_ROWS, ROW, Subject
-from flowlake.curate.symbols import VENDOR_PREFIX, contract_of_ticker, parse_tickers
+from flowlake.curate.symbols import VENDOR_PREFIX, fields_of
 from flowlake.curate.timestamps import nanoseconds
-from flowlake.datasets.batch import Batch, BatchColumn, Coded, Plain, Runs, Stream, WholeTableNeededError, joined, part, to_frame
+from flowlake.datasets.batch import (
+    Batch,
+    BatchColumn,
+    Coded,
+    Plain,
+    Runs,
+    Stream,
+    WholeTableNeededError,
+    joined,
+    joined_runs,
+    part,
+    to_frame,
+)
 from flowlake.datasets.curated import CONTRACT_COLUMNS, CONTRACT_KEY, OPTION_TRADES
 from flowlake.datasets.model import KNOWN_AT, SESSION, Finding, Inputs
 from flowlake.datasets.raw import MASSIVE_OPTION_TRADES as RAW
 
-BATCH_ROWS = 262_144
+BATCH_ROWS = 196_608
+"""A little fewer than a batch of the source has, which keeps back its last ticker: none then has to be joined to another."""
 Terms = Callable[[pl.Series], pl.DataFrame]
 """Tickers to their contracts, a row each in their order: the contract's columns and `multiplier`, null where there is none."""
 _CONTRACT = [column.name for column in CONTRACT_COLUMNS]
@@ -67,10 +83,17 @@ def terms_of_names(session: date, contract_roots: pl.DataFrame | None = None) ->
     """Contracts as their tickers spell them, on the terms of their roots: for a tape without a contract master."""
 
     def terms(tickers: pl.Series) -> pl.DataFrame:
-        parsed = parse_tickers(tickers).with_columns(root=pl.when(pl.col("expiry") >= session).then("root"))
-        of_root = root_terms(parsed.get_column("root").drop_nulls(), contract_roots, session)
-        known = parsed.join(of_root.select("root", "underlying", _MULTIPLIER), on="root", how="left")
-        return tickers.alias("ticker").to_frame().join(known, on="ticker", how="left", maintain_order="left")
+        parsed = fields_of(tickers)
+        is_over = parsed.get_column("expiry") < session
+        roots = parsed.get_column("root")
+        if is_over.any():
+            roots = roots.set(is_over, None)
+        coded = roots.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
+        names = pl.Series("root", coded.dictionary, pl.String)
+        of_root = names.to_frame().join(root_terms(names, contract_roots, session), on="root", how="left", maintain_order="left")
+        codes = coded.indices.fill_null(0).to_numpy()
+        known = [of_root.get_column(name)[codes] if names.len() else roots for name in ("underlying", _MULTIPLIER)]
+        return pl.DataFrame([*(parsed.get_column(name) for name in _CONTRACT if name not in ("root", "underlying")), roots, *known])
 
     return terms
 
@@ -82,35 +105,59 @@ def whole_contracts(batches: Iterable[Batch]) -> Iterator[Batch]:
     as GOOG and GOOG1: once another root than the letters alone has appeared, the rows of those letters stay together.
     """
     held: list[Batch] = []
-    wanted = BATCH_ROWS
     for batch in batches:
-        if sum(b.rows for b in held) >= wanted:
-            whole = joined(held)
-            of_ticker = whole.runs("ticker")
-            closed = _closed(pl.concat([of_ticker.values, batch.runs("ticker").values.head(1)]))
-            end = int(of_ticker.lengths[:closed].sum())
-            if end:
+        if sum(b.rows for b in held) >= BATCH_ROWS:
+            tickers = joined_runs([b.runs("ticker") for b in held])
+            closed = _closed(tickers.values, batch.runs("ticker").values[0])
+            if end := int(tickers.lengths[:closed].sum()):
+                whole = joined(held)
                 yield part(whole, 0, end)
-            held = [part(whole, end, whole.rows)] if end < whole.rows else []
-            wanted = BATCH_ROWS if end else 2 * whole.rows
+                held = [part(whole, end, whole.rows)] if end < whole.rows else []
         held.append(batch)
     if held:
         yield joined(held)
 
 
-def _closed(tickers: pl.Series) -> int:
-    """How many leading tickers no later one can belong between; the last is only there to be looked ahead at."""
-    if not tickers.str.starts_with(VENDOR_PREFIX).all():
+def _closed(tickers: pl.Series, following: str) -> int:
+    """How many leading tickers none from `following` on can belong between."""
+    _check_prefix(tickers)
+    letters = re.match(f"{VENDOR_PREFIX}[A-Z]*", following)
+    if letters is None:
         raise WholeTableNeededError("a ticker lacks the vendor's prefix")
-    letters = tickers.str.extract(r"^O:([A-Z]*)")
-    # The 15 characters behind the root are of fixed width.
-    has_more = (letters.str.len_bytes() != tickers.str.len_bytes().cast(pl.Int64) - len(VENDOR_PREFIX) - 15).to_numpy()
-    begins = (letters != letters.shift(1)).fill_null(True).to_numpy()
-    before = np.concatenate([[0], np.cumsum(has_more)])[:-1]
-    at_begin = before[np.flatnonzero(begins)][np.cumsum(begins) - 1]
-    is_new = (tickers != tickers.shift(1)).fill_null(False).to_numpy()
-    safe = np.flatnonzero(is_new & (begins | (before == at_begin)))
-    return int(safe[-1]) if safe.size else 0
+    # Before the letters of the following ticker all is closed; behind them all is, up to the first root with more than letters.
+    closed = bisect_left(tickers, letters[0])
+    if closed == tickers.len():
+        return closed
+    lengths = tickers.slice(closed).str.len_bytes().to_numpy()
+    with_more = np.flatnonzero(lengths != len(letters[0]) + FIXED)
+    closed += int(with_more[0]) if with_more.size else lengths.size
+    while closed and tickers[closed - 1] == (following if closed == tickers.len() else tickers[closed]):
+        closed -= 1
+    return closed
+
+
+def _check_prefix(tickers: pl.Series) -> None:
+    """Raise where one of the ascending tickers lacks the vendor's prefix; between two that have it all have it."""
+    if not (tickers[0].startswith(VENDOR_PREFIX) and tickers[-1].startswith(VENDOR_PREFIX)):
+        raise WholeTableNeededError("a ticker lacks the vendor's prefix")
+
+
+def _by_contract(terms: pl.DataFrame) -> pl.DataFrame:
+    """The contracts in their order, each with its `run`. Tickers ascend, so that contracts of one root are in order already."""
+    known = terms.with_row_index("run")
+    roots = terms.get_column("root")
+    if roots.null_count():
+        known, roots = known.filter(roots.is_not_null()), roots.drop_nulls()
+    return known if roots.is_sorted() else known.sort(CONTRACT_KEY)
+
+
+_NOTED_TRAITS = (_prints.UNKNOWN, _prints.BLANK)
+"""For the first notes of `trades.NOTES`, which are about conditions."""
+_TRAITS = (
+    (_prints.EXTENDED_HOURS, pl.col("is_extended_hours")),
+    (_prints.CANCEL, pl.col("is_cancel")),
+    *((trait, note.concerns) for trait, note in zip(_NOTED_TRAITS, trades.NOTES, strict=False)),
+)
 
 
 @dataclass(frozen=True)
@@ -121,10 +168,9 @@ class _Marks:
     columns: dict[str, pl.Series]
     """Every column of a print that follows from conditions and cancellation, by mark."""
     rank: NDArray[np.int32]
-    is_extended: NDArray[np.bool_]
-    is_cancel: NDArray[np.bool_]
-    noted: tuple[NDArray[np.bool_], ...]
-    """For the first notes of `trades.NOTES`, which are about conditions."""
+    traits: NDArray[np.uint8]
+    text_rank: NDArray[np.int64]
+    """Of condition code i at i + 1; the texts' own order, behind all others where there is none."""
 
     @classmethod
     def of(cls, texts: pl.Series, policy: ConditionPolicy) -> _Marks:
@@ -149,9 +195,11 @@ class _Marks:
             texts.len(),
             {name: marks.get_column(name) for name in names if name != "conditions"},
             rank,
-            met.get_column("is_extended_hours").to_numpy(),
-            met.get_column("is_cancel").to_numpy(),
-            tuple(met.select(note.concerns).to_series().to_numpy() for note in trades.NOTES[:2]),
+            met.select(pl.sum_horizontal(has.cast(pl.UInt8) * trait for trait, has in _TRAITS))
+            .to_series()
+            .cast(pl.UInt8)
+            .to_numpy(),
+            written.to_series().rank("dense").fill_null(written.height).cast(pl.Int64).to_numpy(),
         )
 
 
@@ -202,49 +250,56 @@ class _Curator:
     def curated(self, batch: Batch) -> Batch:
         """The curated rows of a batch of whole contracts, in their order."""
         tickers, condition = batch.runs("ticker"), batch.coded("conditions")
-        if not tickers.values.str.starts_with(VENDOR_PREFIX).all():
-            raise WholeTableNeededError("a ticker lacks the vendor's prefix")
+        _check_prefix(tickers.values)
         if condition.values.len() != self._marks.count:
             self._marks = _Marks.of(condition.values, self._policy)
         marks = self._marks
         moment, price, size, exchange = (batch.plain(n).values for n in ("sip_timestamp", "price", "size", "exchange"))
         terms = self._terms(tickers.values)
-        is_good = self._screened(batch, terms.get_column("root").is_not_null().to_numpy(), moment, price, size)
-        code = condition.codes.astype(np.int64) + 1
-        self._note(batch, is_good, code)
-        mark = (2 * code).astype(np.int32)
-        if marks.is_cancel.any():
-            is_message = marks.is_cancel[code] & is_good
-            if is_message.any():
-                mark[self._cancelled(batch, is_good, is_message)] += 1
-                is_good &= ~is_message
-        by_contract = terms.with_row_index("run").drop_nulls("root").sort(CONTRACT_KEY)
+        roots = terms.get_column("root")
+        is_known = roots.is_not_null().to_numpy() if roots.null_count() else np.ones(roots.len(), np.bool_)
+        is_good, met = self._screened(batch, is_known, moment, price, size)
+        self._note(batch, is_good, met)
+        mark = (condition.codes + np.int32(1)) * np.int32(2)
+        if met & _prints.CANCEL:
+            is_message = self._has(batch, _prints.CANCEL) & is_good
+            mark[self._cancelled(batch, is_good, is_message)] += 1
+            is_good &= ~is_message
+        by_contract = _by_contract(terms)
         runs = by_contract.get_column("run").to_numpy().astype(np.int64)
         starts = np.concatenate([[0], np.cumsum(tickers.lengths)])
         order = np.empty(batch.rows, np.int64)
         counts = np.empty(runs.size, np.int64)
         rows = _prints.ordered(runs, starts, is_good, moment, price, size, exchange, mark, marks.rank, order, counts)
-        return self._made(batch, by_contract.filter(counts > 0), counts[counts > 0], order[:rows], mark)
+        if not counts.all():
+            by_contract, counts = by_contract[np.flatnonzero(counts)], counts[counts > 0]
+        return self._made(batch, by_contract, counts, order[:rows], mark)
 
-    def _screened(self, batch: Batch, is_known: NDArray[np.bool_], moment: Any, price: Any, size: Any) -> NDArray[np.bool_]:
+    def _screened(
+        self, batch: Batch, is_known: NDArray[np.bool_], moment: Any, price: Any, size: Any
+    ) -> tuple[NDArray[np.bool_], int]:
+        """Which rows can be, and the traits of their conditions."""
         broken = np.empty(batch.rows, np.int8)
         lengths, codes = batch.runs("ticker").lengths, batch.coded("conditions").codes
         when = (self._day, self._hours, self._evening)
-        if _prints.screened(lengths, is_known, moment, price, size, codes, self._marks.is_extended, *when, broken):
+        count, met = _prints.screened(lengths, is_known, moment, price, size, codes, self._marks.traits, *when, broken)
+        if count:
             for number, rejected in enumerate(self._rejected):
                 at = np.flatnonzero(broken == number)
                 if at.size:
                     rejected.append(to_frame(batch, RAW, at, self._session))
-        good: NDArray[np.bool_] = broken == _prints.GOOD
-        return good
+        return broken == _prints.GOOD, met
 
-    def _note(self, batch: Batch, is_good: NDArray[np.bool_], code: NDArray[np.int64]) -> None:
-        unknown, blank, skewed = self._notes
-        for noted, concerned in zip((unknown, blank), self._marks.noted, strict=True):
-            if concerned.any():
-                at = np.flatnonzero(concerned[code] & is_good)
-                if at.size:
-                    noted.add(batch, at, self._session)
+    def _has(self, batch: Batch, trait: int) -> NDArray[np.bool_]:
+        """Whether the condition of each row has a trait."""
+        has: NDArray[np.bool_] = (self._marks.traits & trait != 0)[batch.coded("conditions").codes + 1]
+        return has
+
+    def _note(self, batch: Batch, is_good: NDArray[np.bool_], met: int) -> None:
+        *of_conditions, skewed = self._notes
+        for noted, trait in zip(of_conditions, _NOTED_TRAITS, strict=True):
+            if met & trait:
+                noted.add(batch, np.flatnonzero(self._has(batch, trait) & is_good), self._session)
         exchange_time, moment = batch.plain("participant_timestamp"), batch.plain("sip_timestamp")
         if exchange_time.valid is None or exchange_time.valid.any():
             is_skewed = (np.abs(moment.values - exchange_time.values) > trades.SKEW_NS) & (exchange_time.values > 0) & is_good
@@ -259,35 +314,37 @@ class _Curator:
         found = np.zeros(batch.rows, np.bool_)
         _prints.cancel_candidates(batch.runs("ticker").lengths, is_message, is_good, price, size, exchange, found)
         at = np.flatnonzero(found)
-        rows = to_frame(batch, RAW, at, self._session).with_columns(
-            pl.Series("_at", at), pl.Series("_message", is_message[at]), contract=contract_of_ticker()
-        )
-        prints, unmatched = trades.cancelled(rows.filter(~pl.col("_message")), rows.filter("_message"))
-        if unmatched.height:
-            self._unmatched.append(unmatched.drop("_at", "_message", "contract"))
-        return prints.filter("is_cancelled").get_column("_at").to_numpy()
+        of_run = np.searchsorted(np.cumsum(batch.runs("ticker").lengths), at, side="right")
+        moment, row = (batch.plain(name).values for name in ("sip_timestamp", ROW))
+        text = self._marks.text_rank[batch.coded("conditions").codes[at] + 1]
+        taken, unmatched = trades.matched(is_message[at], of_run, exchange[at], price[at], size[at], moment[at], text, row[at])
+        if unmatched.size:
+            self._unmatched.append(to_frame(batch, RAW, at[unmatched], self._session))
+        return at[taken]
 
     def _made(
         self, batch: Batch, contracts: pl.DataFrame, counts: NDArray[np.int64], order: NDArray[np.int64], mark: NDArray[np.int32]
     ) -> Batch:
-        price, size = (batch.plain(name).values[order] for name in ("price", "size"))
-        scale = (contracts.get_column(_MULTIPLIER) * _prints.TEN_THOUSANDTHS).round().cast(pl.Int64).to_numpy()
-        premium = np.empty(order.size)
-        if _prints.premiums(price, size, scale, counts, premium):
+        scale = np.rint(contracts.get_column(_MULTIPLIER).to_numpy() * _prints.TEN_THOUSANDTHS).astype(np.int64)
+        read: Any = (*(batch.plain(name).values for name in ("sip_timestamp", "price", "size", "exchange")), mark)
+        moment, size, exchange = (np.empty(order.size, np.int64) for _ in range(3))
+        price, premium = (np.empty(order.size) for _ in range(2))
+        marks, condition = (np.empty(order.size, np.int32) for _ in range(2))
+        made = (moment, price, size, exchange, marks, condition, premium)
+        if _prints.in_order(order, counts, scale, read, *made):
             for i in np.flatnonzero(np.isnan(premium)):
                 of = int(scale[np.searchsorted(np.cumsum(counts), i, side="right")])
                 premium[i] = int(np.rint(price[i] * 1e4)) * int(size[i]) * of // _prints.TEN_THOUSANDTHS / 1e4
-        marks = mark[order]
-        moment = Plain(batch.plain("sip_timestamp").values[order])
+        ts = Plain(moment)
         columns: dict[str, BatchColumn] = {name: Runs(counts, contracts.get_column(name)) for name in _CONTRACT}
         columns |= {name: Coded(marks, values) for name, values in self._marks.columns.items()}
         columns |= {
-            "ts_utc": moment,
+            "ts_utc": ts,
             "price": Plain(price),
-            "size": Plain(size.astype(np.int64)),
+            "size": Plain(size),
             "premium_usd": Plain(premium),
-            "exchange": Plain(batch.plain("exchange").values[order]),
-            "conditions": Coded(marks // 2 - 1, batch.coded("conditions").values),
-            KNOWN_AT: moment,
+            "exchange": Plain(exchange),
+            "conditions": Coded(condition, batch.coded("conditions").values),
+            KNOWN_AT: ts,
         }
         return Batch(order.size, columns)

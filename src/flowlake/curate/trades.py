@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, time, timedelta
+from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from flowlake.core import sessions as calendar
 from flowlake.curate import conditions
@@ -29,6 +32,7 @@ EVENING_BEFORE_ET = time(20, 0)
 """Global trading hours of a session begin on the evening before; only extended-hours prints may lie there."""
 MAX_CLOCK_SKEW = timedelta(seconds=5)
 _SAME_PRINT = ("contract", "exchange", "price", "size")
+_MATCHED_BY = (*_SAME_PRINT, "sip_timestamp", "conditions", "row")
 _TEN_THOUSANDTHS = 10_000
 _CHECK_FILE = "check that the file belongs to this session; ask the vendor for a corrected file"
 
@@ -52,7 +56,7 @@ def option_trades(inputs: Inputs, session: date, source: str = SOURCE) -> Output
     )
     kept, findings = screen(rows, about, rules(session))
     findings += _notes(kept, about)
-    prints, unmatched = cancelled(kept.filter(~pl.col("is_cancel")), kept.filter("is_cancel"))
+    prints, unmatched = _cancelled(kept.filter(~pl.col("is_cancel")), kept.filter("is_cancel"))
     if unmatched.height:
         findings.append(about.rejected("unmatched_cancel", unmatched, *UNMATCHED_CANCEL))
     return Output({"option_trades": _table(prints)}, tuple(findings))
@@ -138,27 +142,50 @@ def _notes(kept: pl.DataFrame, about: Subject) -> list[Finding]:
     ]
 
 
-def cancelled(prints: pl.DataFrame, messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The prints with `is_cancelled`, and the messages that matched none. Both may be those of some contracts alone."""
-    numbered = prints.with_row_index("print_no")
-    candidates = numbered.join(messages.select(_SAME_PRINT).unique(), on=_SAME_PRINT, how="semi")
-    # Within one timestamp the content decides, never the order of the rows.
-    candidates = candidates.sort(*_SAME_PRINT, "sip_timestamp", "conditions", "row", nulls_last=True)
-    messages = messages.sort(*_SAME_PRINT, "sip_timestamp", "conditions", "row", nulls_last=True)
-    open_prints: dict[tuple[object, ...], list[tuple[int, int]]] = {}
-    for *key, moment, number in candidates.select(*_SAME_PRINT, "sip_timestamp", "print_no").iter_rows():
-        open_prints.setdefault(tuple(key), []).append((moment, number))
+def _cancelled(prints: pl.DataFrame, messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The prints with `is_cancelled`, and the messages that matched none."""
+    prints, messages = prints.with_row_index("number"), messages.with_row_index("number")
+    alike = prints.join(messages.select(_SAME_PRINT).unique(), on=_SAME_PRINT, how="semi")
+    rows = pl.concat([messages.select(*_MATCHED_BY, "number"), alike.select(*_MATCHED_BY, "number")])
+    keys = [rows.get_column(name).rank("dense").fill_null(rows.height + 1).to_numpy() for name in _MATCHED_BY]
+    taken, unmatched = matched(np.arange(rows.height) < messages.height, *keys)
+    is_taken = pl.col("number").is_in(rows.get_column("number").gather(taken).implode())
+    return prints.with_columns(is_cancelled=is_taken).drop("number"), messages.drop("number")[unmatched]
+
+
+def matched(
+    is_message: NDArray[np.bool_],
+    contract: NDArray[Any],
+    exchange: NDArray[Any],
+    price: NDArray[Any],
+    size: NDArray[Any],
+    moment: NDArray[Any],
+    conditions: NDArray[Any],
+    row: NDArray[Any],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the prints stand that a message cancels, and the messages that match none.
+
+    A number for each value will do that is in the order of the values. Prints unlike all messages may be missing.
+    """
+    same = (contract, exchange, price, size)
+    # Within one timestamp the content decides, never the order of the rows; a message comes before prints that are not earlier.
+    order = np.lexsort((row, conditions, ~is_message, moment, *reversed(same)))
+    begins = np.zeros(order.size, np.bool_)
+    for key in same:
+        begins[1:] |= key[order[1:]] != key[order[:-1]]
     cancelled: list[int] = []
-    unmatched: list[bool] = []
-    for *key, moment in messages.select(*_SAME_PRINT, "sip_timestamp").iter_rows():
-        stack = open_prints.get(tuple(key), [])
-        taken = next((i for i in reversed(range(len(stack))) if stack[i][0] < moment), None)
-        unmatched.append(taken is None)
-        if taken is not None:
-            cancelled.append(stack.pop(taken)[1])
-    is_cancelled = pl.col("print_no").is_in(pl.Series(cancelled, dtype=numbered["print_no"].dtype).implode())
-    marked = numbered.with_columns(is_cancelled=is_cancelled).drop("print_no")
-    return marked, messages.filter(pl.Series(unmatched, dtype=pl.Boolean))
+    unmatched: list[int] = []
+    open_prints: list[int] = []
+    for at, is_other, is_cancel in zip(order.tolist(), begins.tolist(), is_message[order].tolist(), strict=True):
+        if is_other:
+            open_prints.clear()
+        if not is_cancel:
+            open_prints.append(at)
+        elif open_prints:
+            cancelled.append(open_prints.pop())
+        else:
+            unmatched.append(at)
+    return np.array(cancelled, np.int64), np.array(unmatched, np.int64)
 
 
 def _table(prints: pl.DataFrame) -> pl.DataFrame:
