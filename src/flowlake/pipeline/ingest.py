@@ -33,7 +33,8 @@ MANY_FILES = frozenset(feed.dataset.name for feed in feeds.FEEDS if feed.many)
 DOUBLED_RATIO = 1.9
 DOUBLED_MIN_ROWS = 100
 DOUBLED_TICKERS = 500
-"""Tickers that are compared: enough rows to be sure, few enough to cost nothing on a full tape."""
+DOUBLED_ROWS = 50_000
+"""Tickers and rows, the first of the partition, that are compared: enough to be sure, few enough to cost nothing on a full tape."""
 _RAW = {ds.name: ds for ds in RAW}
 Key = TypeVar("Key")
 
@@ -311,13 +312,13 @@ def _refuse_doubled(table: pl.DataFrame, ds: Dataset, session: date) -> None:
         return
     tickers = table.get_column("ticker").unique().sort().head(DOUBLED_TICKERS)
     sample = _Sample()
-    sample.add(table.filter(pl.col("ticker").is_in(tickers.implode())))
+    sample.add(table.filter(pl.col("ticker").is_in(tickers.implode())).sort(ds.sort_by, nulls_last=True).head(DOUBLED_ROWS))
     sample.refuse_doubled(ds, session)
 
 
 @dataclass
 class _Sample:
-    """All rows of a few tickers, counted with and without their repetitions."""
+    """The rows of a few tickers, counted with and without their repetitions."""
 
     rows: int = 0
     distinct: int = 0
@@ -325,9 +326,9 @@ class _Sample:
 
     def take(self, batch: Batch, ds: Dataset) -> None:
         """The rows of the next tickers, which come in order and whole."""
-        if self.tickers < DOUBLED_TICKERS:
+        if self.tickers < DOUBLED_TICKERS and self.rows < DOUBLED_ROWS:
             rows = int(batch.runs("ticker").lengths[: DOUBLED_TICKERS - self.tickers].sum())
-            self.add(to_frame(part(batch, 0, rows), ds))
+            self.add(to_frame(part(batch, 0, min(rows, DOUBLED_ROWS - self.rows)), ds))
 
     def add(self, rows: pl.DataFrame) -> None:
         self.tickers += rows.get_column("ticker").n_unique()
