@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ from flowlake.datasets.batch import WholeTableNeededError, from_frame, joined, p
 from flowlake.datasets.curated import OPTION_TRADES
 from flowlake.datasets.model import Dataset
 from flowlake.datasets.raw import MASSIVE_OPTION_TRADES as RAW
-from flowlake.lake import partitions
+from flowlake.lake import _pages, partitions
 from flowlake.lake.batches import batches_of
 from flowlake.lake.columnar import PartitionWriter, encode
 from flowlake.lake.hashing import data_hash, file_data_hash
@@ -108,6 +109,10 @@ GOOD = {
     "times that descend": file(line(at=5), line(at=1), line(at=3, price="2"), line("O:SPY240315C00500500", at=0)),
     "a burst in one millisecond": file(
         *(line(price=f"{1 + i % 3}.{i % 7}", size=i % 4 + 1, exchange=300 + i % 5) for i in range(40))
+    ),
+    "quotes wherever a block of text ends": file(
+        *(line(at=i, conditions='"' + ",".join(["209", "219", "227"][: i % 3 + 1]) + '"', size=10 ** (i % 7)) for i in range(130)),
+        end="\r\n",
     ),
     "carriage returns": file(line(), line(at=1), end="\r\n"),
     "no line end at the end": file(line(), line(at=1)).rstrip(b"\n"),
@@ -276,6 +281,21 @@ def test_every_reader_reads_what_was_written(tables: dict[str, tuple[Dataset, pl
     assert read.with_columns(pl.col(pl.Datetime("ns", "*")).dt.convert_time_zone("UTC")).equals(frame)
     assert pl.concat([frame.clear(), *(to_frame(batch, ds) for batch in batches_of(path, ds))]).equals(frame)
     assert file_data_hash(path) == data_hash(frame)
+
+
+@pytest.mark.parametrize("width", range(1, 18))
+@pytest.mark.parametrize("nulls", [0, 3])
+def test_codes_are_packed_to_the_bit(width: int, nulls: int) -> None:
+    rng = np.random.default_rng(width)
+    codes = rng.integers(0, 2**width, 1_003).astype(np.int32)
+    codes[rng.choice(codes.size, nulls, replace=False)] = -1
+    out = np.empty(4 * codes.size + 64, np.uint8)
+    used = _pages.packed_codes(codes, np.arange(2**width, dtype=np.int32), width, nulls, out)
+    groups = -(-(codes.size - nulls) // 8)
+    head = used - groups * width  # the number of groups, in as many bytes as it needs
+    assert head == len(f"{2 * groups + 1:b}") // 8 + 1
+    bits = np.unpackbits(out[head:used], bitorder="little").reshape(-1, width)[: codes.size - nulls]
+    assert (bits @ (1 << np.arange(width)) == codes[codes >= 0]).all()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -26,8 +26,11 @@ RECENT = 20
 LONGEST_HORIZON = 5
 
 
+_INGEST_VERSIONS = {"massive_option_trades": 2}
+
+
 def _ingest(dataset: str) -> Step:
-    return Step(f"ingest_{dataset}", Stage.INGEST, 1, "", (), (dataset,))
+    return Step(f"ingest_{dataset}", Stage.INGEST, _INGEST_VERSIONS.get(dataset, 1), "", (), (dataset,))
 
 
 def _curate(name: str, function: str, *reads: Read, any_of: tuple[str, ...] = (), version: int = 1) -> Step:
@@ -95,7 +98,7 @@ STEPS: tuple[Step, ...] = (
             *_vendors(vendors.PRINTS),
             _CONTRACTS,
             any_of=tuple(vendors.PRINTS),
-            version=2,
+            version=3,
         ),
         reads_policy=True,
         streamed=Streamed("massive_option_trades", "flowlake.curate.tape:option_trades"),
