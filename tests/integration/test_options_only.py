@@ -100,6 +100,7 @@ def test_doctor_lists_what_abstains_and_what_would_feed_it(
         "reference/corporate_actions.csv",
         "reference/rates.csv",
         "reference/contract_roots.csv",
+        "reference/sectors.csv",
     ):
         assert key in feeds
     assert "open interest and gamma exposure" in abstaining

@@ -140,6 +140,7 @@ def test_any_bytes_under_a_reference_key_give_a_table_or_a_refusal(feed: Feed, b
         "corporate_actions_file": "reference/corporate_actions.csv",
         "rates_file": "reference/rates.csv",
         "contract_roots_file": "reference/contract_roots.csv",
+        "sectors_file": "reference/sectors.csv",
         "lean_interest_rate": "lean/interest-rate.csv",
     }.get(feed.dataset.name) or ("lean/map_files/a.csv" if "map" in feed.pattern.pattern else "lean/factor_files/a.csv")
     outcome = table_or_refusal(feed, key, body)

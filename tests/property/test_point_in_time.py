@@ -59,6 +59,7 @@ SPEC = MarketSpec(
 )
 DAYS = [offset(SPEC.first_session, i) for i in range(SPEC.sessions)]
 ROOTS, ACTIONS, RATES = "reference/contract_roots.csv", "reference/corporate_actions.csv", "reference/rates.csv"
+SECTORS = "reference/sectors.csv"
 FACTORS, NAMES, LEAN_RATE = "lean/factor_files/loqa.csv", "lean/map_files/loqa.csv", "lean/interest-rate.csv"
 Files = dict[str, bytes]
 
@@ -133,7 +134,7 @@ def another_future(files: Files, t: int, rng: random.Random) -> Files:
 def later_reference(files: Files, today: date, following: date, later: date) -> Files:
     """Reference files with rows that became known after D(t), among them some about the past."""
     after = f"{decision_time(today) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
-    actions, rates, roots = (files[key].decode().splitlines() for key in (ACTIONS, RATES, ROOTS))
+    actions, rates, roots, sectors = (files[key].decode().splitlines() for key in (ACTIONS, RATES, ROOTS, SECTORS))
     known_rates = [line for line in rates[1:] if line.split(",")[0] <= str(today)]
     ending = [line.removesuffix(",") + f",{following}" if line.startswith("LOQA,") else line for line in roots]
     return {
@@ -146,6 +147,11 @@ def later_reference(files: Files, today: date, following: date, later: date) -> 
         ),
         RATES: table(rates[0], *known_rates, *(f"{following},{days},0.19" for days in (1, 30, 365))),
         ROOTS: table(*ending, f"SYNI,SYNI,50,european,am,{later},"),
+        SECTORS: table(
+            *sectors,
+            f"SPLQ,health,{DAYS[0]},{after}",
+            f"HEXQ,health,{later},",
+        ),
         FACTORS: factor_file([*PAST_EVENTS, Event(following, 21.75, cash=0.4), Event(later, 22.5, ratio=7.0)]),
         NAMES: table("19980102,loqa", f"{following:%Y%m%d},loqa", "20501231,lqxx"),
         "lean/map_files/syni.csv": table(f"{following:%Y%m%d},syni", "20501231,syno"),
@@ -211,7 +217,9 @@ def test_no_partition_knows_the_future(first: Built, futures: dict[int, Path]) -
         assert [path for path in then if now[path] != then[path]] == []
         after = {path for path in first.hashes if f"session={DAYS[t + 1]}" in path}
         differing = {path.split("/")[1] for path in after if found.get(path) != first.hashes[path]}
-        assert {"corporate_actions", "rates", "contracts", "option_trades", "factor_panel"} <= differing, "the futures do differ"
+        assert {"corporate_actions", "rates", "sectors_file", "contracts", "option_trades", "factor_panel"} <= differing, (
+            "the futures do differ"
+        )
 
 
 def test_a_reference_file_that_appears_later_leaves_no_trace(s3: S3Server, first: Built, tmp_path: Path) -> None:
@@ -225,6 +233,7 @@ def test_a_reference_file_that_appears_later_leaves_no_trace(s3: S3Server, first
         ACTIONS: table(later[ACTIONS].decode().splitlines()[0], *later[ACTIONS].decode().splitlines()[-4:]),
         RATES: table("date,tenor_days,rate", f"{DAYS[2]},30,0.05"),
         ROOTS: table(later[ROOTS].decode().splitlines()[0], later[ROOTS].decode().splitlines()[-1]),
+        SECTORS: table(later[SECTORS].decode().splitlines()[0], *later[SECTORS].decode().splitlines()[-2:]),
         "lean/map_files/syni.csv": later["lean/map_files/syni.csv"],
         LEAN_RATE: table("date,PCREDIT8", f"{DAYS[2]},0.25"),
     }

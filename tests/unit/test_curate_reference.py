@@ -1,4 +1,4 @@
-"""Corporate actions and rates."""
+"""Corporate actions, rates and sectors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from flowlake.curate.reference import corporate_actions, rates
-from flowlake.datasets.curated import CORPORATE_ACTIONS, RATES
+from flowlake.curate.reference import corporate_actions, rates, sectors
+from flowlake.datasets.curated import CORPORATE_ACTIONS, RATES, SECTORS
 from flowlake.datasets.model import Dataset, Output
-from flowlake.datasets.raw import CORPORATE_ACTIONS_FILE, LEAN_EVENTS, LEAN_INTEREST_RATE, RATES_FILE
+from flowlake.datasets.raw import CORPORATE_ACTIONS_FILE, LEAN_EVENTS, LEAN_INTEREST_RATE, RATES_FILE, SECTORS_FILE
 
 SESSION = date(2020, 8, 31)
 KNOWN = datetime(2020, 7, 30, 20, 30, tzinfo=UTC)
@@ -134,3 +134,25 @@ def test_a_curve_that_contradicts_itself_is_rejected() -> None:
     table, output = curve(rates_file=house_curve((30, 0.001), (30, 0.002), (60, 0.003)))
     assert table["tenor_days"].to_list() == [60]
     assert rules(output) == {"contradictory_rows": 2}
+
+
+@pytest.mark.parametrize(
+    ("valid_from", "known", "sector"),
+    [
+        (SESSION, "08:59:59", "Utilities"),
+        (SESSION, "09:00:01", "Energy"),  # told during the session: its first minutes could not know
+        (date(2020, 8, 3), "09:00:01", "Energy"),
+        (date(2020, 9, 1), "08:00:00", "Energy"),  # known, and not yet in force
+    ],
+)
+def test_a_sector_holds_from_its_day_on_sessions_that_begin_after_it_was_known(valid_from: date, known: str, sector: str) -> None:
+    told = datetime.fromisoformat(f"2020-08-31T{known}-04:00").astimezone(UTC)
+    since = {"valid_from": date(2015, 1, 2), "known_at_utc": datetime(2015, 1, 2, 5, tzinfo=UTC)}
+    moves = {"underlying": "ABC", "sector": "Utilities", "valid_from": valid_from, "known_at_utc": told}
+    rows = [moves, {"underlying": "ABC", "sector": "Energy", **since}, {"underlying": "XYZ", "sector": "Health Care", **since}]
+    table = SECTORS.conform(sectors({"sectors_file": raw(SECTORS_FILE, *rows)}, SESSION).tables["sectors"], SESSION)
+    assert table.select("underlying", "sector").rows() == [("ABC", sector), ("XYZ", "Health Care")]
+
+
+def test_without_the_file_no_underlying_has_a_sector() -> None:
+    assert SECTORS.conform(sectors({}, SESSION).tables["sectors"], SESSION).height == 0

@@ -217,16 +217,28 @@ def test_the_tide_adds_up_over_the_session_and_by_scope() -> None:
         trade(CALL, 10, 1.0, ts_utc=at + timedelta(minutes=2)),
     )
     order = trades["underlying"].to_list()
-    made = run(
-        contracts=contracts, option_trades=trades,
-        trade_sides=sides(trades, *(0.5 if name == "IDX" else 1.0 for name in order)),
-    )  # fmt: skip
+    given = {
+        "contracts": contracts,
+        "option_trades": trades,
+        "trade_sides": sides(trades, *(0.5 if name == "IDX" else 1.0 for name in order)),
+    }
+    made = run(**given)
     tide = made["market_tide"]
+    assert set(tide["scope"]) == {"all", "index", "stock"}
     assert tide.filter(pl.col("scope") == "all")["call_tide_usd"].to_list() == [1000.0, 2000.0]
     assert tide.filter(pl.col("scope") == "all")["underlyings"].to_list() == [2, 1]
     assert tide.filter(pl.col("scope") == "index")["tide_usd"].to_list() == [0.0]
     assert tide.filter(pl.col("scope") == "stock")["premium_usd"].to_list() == [1000.0, 1000.0]
     assert made["flow_factors"].select("underlying", "is_index").rows() == [("IDX", True), ("XYZ", False)]
+
+    of_sectors = table(
+        curated.SECTORS, [{"underlying": "XYZ", "sector": "Energy"}, {"underlying": "ELSE", "sector": "Health Care"}]
+    )
+    with_sectors = run(**given, sectors=of_sectors)["market_tide"]
+    energy = with_sectors.filter(pl.col("scope") == "sector:Energy").drop("scope")
+    assert energy.equals(tide.filter(pl.col("scope") == "stock").drop("scope")), "the only stock is the only one in the sector"
+    assert with_sectors.filter(~pl.col("scope").str.starts_with("sector:")).equals(tide)
+    assert set(with_sectors["scope"]) == {"all", "index", "stock", "sector:Energy"}, "a sector without prints has no row"
 
 
 def test_venues_sum_to_the_session() -> None:

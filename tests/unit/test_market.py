@@ -75,7 +75,7 @@ def test_keys_are_those_of_the_sessions_and_nothing_else(market: Market, bodies:
         "reference/open_interest",
     )
     expected = {f"{d}/{day:%Y}/{day:%m}/{day:%Y-%m-%d}.csv.gz" for d in datasets for day in market.days}
-    expected |= {f"reference/{name}.csv" for name in ("corporate_actions", "rates", "contract_roots")}
+    expected |= {f"reference/{name}.csv" for name in ("corporate_actions", "rates", "contract_roots", "sectors")}
     assert set(bodies) == expected
     assert date(2024, 11, 28) not in market.days
     assert all(calendar.is_session(day) for day in market.days)
@@ -139,6 +139,8 @@ def test_reference_files(bodies: dict[str, bytes], market: Market) -> None:
     split = actions.filter(pl.col("kind") == "split")
     assert split.select("underlying", "ex_date", "ratio").rows() == [("SPLQ", HALF_DAY, 4)]
     assert actions.filter(pl.col("kind") == "cash_dividend")["cash_amount_usd"].gt(0).all()
+    sectors = pl.read_csv(bodies["reference/sectors.csv"])
+    assert sectors["underlying"].value_counts().sort("underlying").rows() == [("AVLQ", 1), ("HEXQ", 1), ("LOQA", 2), ("SPLQ", 1)]
 
 
 def test_tickers_parse_and_have_not_expired(bodies: dict[str, bytes], market: Market) -> None:

@@ -189,6 +189,15 @@ class TestHouse:
         assert frame[KNOWN_AT].item() == datetime(2024, 1, 2, 5, 0, tzinfo=UTC)
         assert frame["valid_to"].item() is None
 
+    def test_a_sector_is_known_from_its_publication_or_from_its_first_day(self) -> None:
+        frame = parse(
+            "reference/sectors.csv",
+            "underlying,sector,valid_from,published_at_utc\nXYZ,Energy,2024-01-02,\nXYZ,Utilities,2024-03-04,2024-03-06T21:30:00Z\n",
+        )
+        assert frame[KNOWN_AT].to_list() == [datetime(2024, 1, 2, 5, 0, tzinfo=UTC), datetime(2024, 3, 6, 21, 30, tzinfo=UTC)]
+        header = "underlying,sector,valid_from,published_at_utc\n"
+        assert refusal("reference/sectors.csv", header + "XYZ,,2024-01-02,\n").rule == "missing_value"
+
 
 class TestLean:
     def test_events_come_from_two_adjacent_rows(self) -> None:
@@ -297,6 +306,7 @@ class TestMatch:
             ("reference/corporate_actions.csv", "corporate_actions_file", None),
             ("reference/rates.csv.gz", "rates_file", None),
             ("reference/contract_roots.csv", "contract_roots_file", None),
+            ("reference/sectors.csv", "sectors_file", None),
             ("lean/factor_files/tap.a.csv", "lean_events", None),
             ("lean/map_files/twx.1.csv", "lean_events", None),
             ("lean/interest-rate.csv", "lean_interest_rate", None),

@@ -1,4 +1,4 @@
-"""Corporate actions and interest rates: the house file first, public Lean files where it has nothing."""
+"""Corporate actions and interest rates, the house file first, public Lean files where it has nothing; and sectors."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from datetime import date
 
 import polars as pl
 
+from flowlake.core import sessions
 from flowlake.curate.screening import RowRule, Subject, is_not_negative, is_positive, one_per_key, screen, subject
-from flowlake.datasets.curated import CORPORATE_ACTIONS, RATES
-from flowlake.datasets.model import Finding, Inputs, Output
+from flowlake.datasets.curated import CORPORATE_ACTIONS, RATES, SECTORS
+from flowlake.datasets.model import KNOWN_AT, UTC_NS, Finding, Inputs, Output
 
 ACTION_SOURCES = ("corporate_actions_file", "lean_events")
 """In order of precedence."""
@@ -72,6 +73,20 @@ def rates(inputs: Inputs, session: date) -> Output:
         table = curve.with_columns(source=pl.lit(source)).select(*columns)
         return Output({RATES.name: table}, (*findings, *repeated, *_age_note(old, about)))
     return Output({RATES.name: pl.DataFrame(schema=columns)})
+
+
+def sectors(inputs: Inputs, session: date) -> Output:
+    """Optional input: sectors_file.
+
+    What was published during the session is left to the next one: minutes of the session were over before anybody could know.
+    """
+    raw = inputs.get("sectors_file")
+    if raw is None:
+        return Output({SECTORS.name: pl.DataFrame(schema=SECTORS.polars_schema())})
+    morning = pl.lit(sessions.at_et(session, sessions.DECISION_TIME_ET), dtype=UTC_NS)
+    in_force = raw.filter((pl.col(KNOWN_AT) <= morning) & (pl.col("valid_from") <= session))
+    newest = in_force.sort("underlying", "valid_from").unique("underlying", keep="last", maintain_order=True)
+    return Output({SECTORS.name: newest.select(SECTORS.polars_schema().keys())})
 
 
 def _age_note(old: pl.DataFrame, about: Subject) -> list[Finding]:

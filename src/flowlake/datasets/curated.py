@@ -18,6 +18,7 @@ from flowlake.datasets.model import (
     KnownAtDecision,
     Layer,
 )
+from flowlake.datasets.raw_columns import SECTOR_NAME
 
 POSITIVE: tuple[Check, ...] = (Between(0, above=True),)
 NOT_NEGATIVE: tuple[Check, ...] = (Between(0),)
@@ -262,6 +263,20 @@ RATES = Dataset(
     known=KnownAtDecision(),
     may_be_empty=True,
 )
+SECTORS = Dataset(
+    name="sectors",
+    layer=Layer.CURATED,
+    doc="The sector of each underlying: its newest row in force, of those known at 09:00 New York on the session itself.",
+    grain=("underlying",),
+    columns=(
+        UNDERLYING,
+        Column("sector", pl.String(), "Sector, as the house file names it.", checks=(Matches(f"^{SECTOR_NAME}$"),)),
+        Column("valid_from", pl.Date(), "First day in this sector."),
+    ),
+    sort_by=("underlying",),
+    known=KnownAsStated("the publication, else valid_from 00:00 New York"),
+    may_be_empty=True,
+)
 
 CURATED = (
     SESSIONS,
@@ -275,4 +290,5 @@ CURATED = (
     EQUITY_BARS_1D,
     CORPORATE_ACTIONS,
     RATES,
+    SECTORS,
 )

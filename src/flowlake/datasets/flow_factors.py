@@ -11,9 +11,10 @@ from datetime import timedelta
 
 import polars as pl
 
-from flowlake.datasets.checks import Between, Check, OneOf
+from flowlake.datasets.checks import Between, Check, Matches
 from flowlake.datasets.curated import UNDERLYING
 from flowlake.datasets.model import UTC_NS, Adjust, Column, Dataset, KnownAtDecision, KnownFromMorning, Layer
+from flowlake.datasets.raw_columns import SECTOR_NAME
 from flowlake.datasets.scored import MAD_TO_SIGMA, MIN_HISTORY, OTM_DISTANCE, Scored
 
 MONEYNESS = ("itm", "atm", "otm")
@@ -282,20 +283,23 @@ FLOW_MINUTES = Dataset(
 )
 
 SCOPES = ("all", "index", "stock")
+SECTOR_SCOPE = "sector:"
+"""Before the name of a sector, in a scope."""
 MARKET_TIDE = Dataset(
     name="market_tide",
     layer=Layer.DERIVED,
     doc=(
-        "Net premium of the whole market by minute and since the session's first print: all underlyings, cash-settled indexes, and "
-        "the rest."
+        "Net premium of the whole market by minute and since the session's first print: all underlyings, cash-settled indexes, the "
+        "rest, and each sector of `sectors`."
     ),
     grain=("scope", "ts_utc"),
     columns=(
         Column(
             "scope",
             pl.String(),
-            "all; index: underlyings whose contracts are European; stock: all others, funds among them.",
-            checks=(OneOf(SCOPES),),
+            "all; index: underlyings whose contracts are European; stock: all others, funds among them; sector:NAME: those that "
+            "`sectors` puts there, known at 09:00 New York on the session.",
+            checks=(Matches(f"^(?:{'|'.join(SCOPES)}|{SECTOR_SCOPE}{SECTOR_NAME})$"),),
         ),
         _MINUTE,
         *_MINUTE_FLOW,

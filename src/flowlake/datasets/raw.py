@@ -10,9 +10,9 @@ from datetime import timedelta
 
 import polars as pl
 
-from flowlake.datasets.checks import Between, OneOf
+from flowlake.datasets.checks import Between, Matches, OneOf
 from flowlake.datasets.model import Column, Dataset, KnownAsStated, KnownAt, KnownAtClose, KnownNextMorning, Layer
-from flowlake.datasets.raw_columns import AFTER_CLOSE, EXTRA, OPTION_TICKER, ROW, integer, moment, text
+from flowlake.datasets.raw_columns import AFTER_CLOSE, EXTRA, OPTION_TICKER, ROW, SECTOR_NAME, integer, moment, text
 from flowlake.datasets.raw_vendors import VENDORS
 
 
@@ -251,6 +251,21 @@ CONTRACT_ROOTS_FILE = Dataset(
     known=KnownAsStated("valid_from 00:00 New York"),
     may_be_empty=True,
 )
+SECTORS_FILE = Dataset(
+    name="sectors_file",
+    layer=Layer.RAW,
+    doc=f"House file of the sector that each underlying belongs to. {_REFERENCE}",
+    grain=("underlying", "valid_from"),
+    columns=(
+        text("underlying", "Ticker as it was on the date.", nullable=False),
+        Column("sector", pl.String(), "Sector, in words of your own.", checks=(Matches(f"^{SECTOR_NAME}$"),)),
+        Column("valid_from", pl.Date(), "First day; it ends where a later row of the underlying begins."),
+        Column("published_at_utc", pl.Datetime("ns", "UTC"), "Publication, where it is known.", nullable=True),
+    ),
+    sort_by=("underlying", "valid_from"),
+    known=KnownAsStated("the publication, else valid_from 00:00 New York"),
+    may_be_empty=True,
+)
 
 RAW = (
     MASSIVE_OPTION_TRADES,
@@ -267,5 +282,6 @@ RAW = (
     RATES_FILE,
     LEAN_INTEREST_RATE,
     CONTRACT_ROOTS_FILE,
+    SECTORS_FILE,
     *VENDORS,
 )

@@ -15,6 +15,8 @@ OPTION_TICKER = Matches(r"^O:[A-Z0-9.]{1,9}[0-9]{6}[CP][0-9]{8}$", severity=Seve
 """A ticker that breaks it is rejected row by row when contracts are parsed; raw keeps it."""
 
 TICKER = Column("ticker", pl.String(), "Option ticker with the prefix `O:`, spelled by the parser.", checks=(OPTION_TICKER,))
+SECTOR_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9 &/-]*[A-Za-z0-9])?"
+"""Name of a sector, as a regular expression: no blank or sign at either end makes a second sector of it."""
 _PRICE = "USD per share"
 AFTER_CLOSE = KnownAtClose(timedelta(minutes=15))
 _NS = "ns since 1970, UTC"

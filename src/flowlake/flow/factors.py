@@ -40,7 +40,7 @@ _PRINT_COLUMNS = ("ts_utc", "size", "exchange", "is_iso", "is_cancelled")
 
 def flow_factors(inputs: Inputs, session: date) -> Output:
     """Reads `option_trades` and `contracts`, and whatever exists of `trade_sides`, `flow_packets`, `option_iv` (this session and
-    the one before), `equity_bars_1m` and `equity_bars_1d`.
+    the one before), `equity_bars_1m`, `equity_bars_1d` and `sectors`.
     """
     legs = traded_contracts(inputs, session)
     sums = _sums(inputs, legs)
@@ -57,7 +57,7 @@ def flow_factors(inputs: Inputs, session: date) -> Output:
         {
             FLOW_FACTORS.name: rows.with_columns(not_available(_reasons(inputs))).sort("underlying"),
             FLOW_MINUTES.name: flow_minutes(minutes),
-            MARKET_TIDE.name: market_tide(minutes),
+            MARKET_TIDE.name: market_tide(minutes, present(inputs, "sectors")),
             VENUE_FLOW.name: _venue_flow(sums.venues, legs),
             FLOW_PROFILES.name: flow_profiles(minutes, packets),
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from flowlake.datasets.flow_factors import SCOPES, SPOT_MINUTES
+from flowlake.datasets.flow_factors import SECTOR_SCOPE, SPOT_MINUTES
 from flowlake.datasets.model import UTC_NS, Inputs
 from flowlake.datasets.scored import OTM_DISTANCE
 from flowlake.flow.units import in_units, outwards
@@ -112,9 +112,15 @@ def flow_minutes(minutes: pl.DataFrame) -> pl.DataFrame:
     return in_units(rows, ["put_premium_usd", *scaled])
 
 
-def market_tide(minutes: pl.DataFrame) -> pl.DataFrame:
-    """The table `market_tide`: sums over the underlyings of each scope, and what they add up to since the first minute."""
+def market_tide(minutes: pl.DataFrame, sectors: pl.DataFrame | None) -> pl.DataFrame:
+    """The table `market_tide`: sums over the underlyings of each scope, and what they add up to since the first minute.
+
+    `minutes` as `minute_sums` gives them; `sectors` is the table of that name, without which no scope is a sector.
+    """
     members = {"all": pl.lit(True), "index": pl.col("is_index"), "stock": ~pl.col("is_index")}
+    if sectors is not None:
+        for (sector,), rows in sectors.group_by("sector"):
+            members[f"{SECTOR_SCOPE}{sector}"] = pl.col("underlying").is_in(rows["underlying"].to_list())
     dollars = (pl.col("delta_shares") * pl.col("spot")).round().cast(pl.Int64)
     names = {
         "premium_usd": pl.col("premium"),
@@ -128,8 +134,8 @@ def market_tide(minutes: pl.DataFrame) -> pl.DataFrame:
     }
     so_far, known = pl.col("premium").cum_sum(), pl.col("known_premium").cum_sum()
     tides = []
-    for scope in SCOPES:
-        inside = minutes.filter(members[scope])
+    for scope, is_member in members.items():
+        inside = minutes.filter(is_member)
         rows = (
             inside.with_columns(dollars.alias("delta"))
             .group_by("ts_utc")

@@ -26,6 +26,7 @@ from flowlake.market.spec import (
     OPTION_QUOTES,
     OPTION_TRADES,
     RATES,
+    SECTORS,
     STOCK_DAYS,
     STOCK_MINUTES,
     STOCK_TRADES,
@@ -306,8 +307,9 @@ def _reference_files(spec: MarketSpec, members: list[Underlying]) -> Iterator[Ve
         (CONTRACT_ROOTS, reference.contract_roots_table(spec, members)),
         (CORPORATE_ACTIONS, reference.corporate_actions_table(spec, members)),
         (RATES, reference.rates_table(curves)),
+        (SECTORS, reference.sectors_table(spec, members)),
     ):
-        if table.height:  # A market without splits and dividends has no file of them.
+        if table.height:  # A market without splits and dividends has no file of them, one without stocks none of sectors.
             yield VendorFile(key, csv_bytes(as_text(table)))
 
 

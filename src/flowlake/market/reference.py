@@ -1,4 +1,4 @@
-"""Reference files: rates, contract roots and corporate actions."""
+"""Reference files: rates, contract roots, corporate actions and sectors."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _FIRST_RATE = 0.048
 _SLOPES = np.array([0.0, 0.0005, 0.0004, -0.0004, -0.0016])
 _ANNOUNCED_AT_ET = time(16, 30)
 _LISTED_YEARS_BEFORE = 5
+SECTOR_NAMES = ("technology", "health", "energy")
+_MOVES_ON_SESSION = 2
 
 
 class Rates:
@@ -69,7 +71,7 @@ def corporate_actions_table(spec: MarketSpec, members: list[Underlying]) -> pl.D
             a.ratio,
             a.cash_amount_usd,
             None,
-            f"{calendar.at_et(a.announced_on, _ANNOUNCED_AT_ET):%Y-%m-%dT%H:%M:%SZ}",
+            _moment_text(a.announced_on),
         )
         for a in corporate_actions(spec, members)
     ]
@@ -83,3 +85,21 @@ def corporate_actions_table(spec: MarketSpec, members: list[Underlying]) -> pl.D
         "announced_at_utc": pl.String,
     }
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def sectors_table(spec: MarketSpec, members: list[Underlying]) -> pl.DataFrame:
+    """Stocks alone have a sector. The first of them moves to another on the third session, told at 16:30 of the one before."""
+    since = spec.first_session - timedelta(days=365 * _LISTED_YEARS_BEFORE)
+    stocks = [m for m in members if m.index > 0 and not m.is_index]
+    rows: list[tuple[str, str, date, str | None]] = [
+        (m.name, SECTOR_NAMES[m.index % len(SECTOR_NAMES)], since, None) for m in stocks
+    ]
+    if stocks:
+        moved, told = (calendar.offset(spec.first_session, _MOVES_ON_SESSION - days) for days in (0, 1))
+        rows.append((stocks[0].name, SECTOR_NAMES[0], moved, _moment_text(told)))
+    schema = {"underlying": pl.String, "sector": pl.String, "valid_from": pl.Date, "published_at_utc": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _moment_text(day: date) -> str:
+    return f"{calendar.at_et(day, _ANNOUNCED_AT_ET):%Y-%m-%dT%H:%M:%SZ}"

@@ -22,6 +22,7 @@ OPEN_INTEREST = "reference/open_interest"
 CORPORATE_ACTIONS = "reference/corporate_actions.csv"
 RATES = "reference/rates.csv"
 CONTRACT_ROOTS = "reference/contract_roots.csv"
+SECTORS = "reference/sectors.csv"
 
 SESSION_DATASETS = (
     OPTION_TRADES,

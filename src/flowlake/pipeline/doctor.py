@@ -48,6 +48,7 @@ NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("split adjustment and dividends", ("corporate_actions_file", "lean_events"), "reference/corporate_actions.csv or lean files"),
     ("interest rates (else 0)", ("rates_file", "lean_interest_rate"), "reference/rates.csv or lean/interest-rate.csv"),
     ("multipliers and exercise of unusual roots", ("contract_roots_file",), "reference/contract_roots.csv"),
+    ("market tide by sector", ("sectors_file",), "reference/sectors.csv"),
 )
 """What each group of factors needs: any one of the datasets, and a key that feeds it; `docs/vendors.md` lists all keys."""
 

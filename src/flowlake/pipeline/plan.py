@@ -82,6 +82,7 @@ STEPS: tuple[Step, ...] = (
         Read("lean_events", waits_if_held=True),
     ),
     _curate("rates", "reference:rates", Read("rates_file"), Read("lean_interest_rate")),
+    _curate("sectors", "reference:sectors", Read("sectors_file")),
     _curate(
         "contracts",
         "contracts:contracts",
@@ -231,7 +232,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "flow_factors",
         Stage.FACTORS,
-        1,
+        2,
         "flowlake.flow.factors:flow_factors",
         (
             Read(
@@ -254,6 +255,7 @@ STEPS: tuple[Step, ...] = (
             Read("option_iv", sessions=2, adjust=True, columns=("contract", "underlying", "strike", "delta", "spot")),
             Read("equity_bars_1m", columns=("underlying", "ts_utc", "close", "volume", "is_regular")),
             Read("equity_bars_1d", columns=("underlying", "volume")),
+            Read("sectors"),
         ),
         ("flow_factors", "flow_minutes", "market_tide", "venue_flow", "flow_profiles"),
     ),

@@ -134,6 +134,7 @@ FEEDS = (
     _reference("reference/corporate_actions", raw.CORPORATE_ACTIONS_FILE, house.corporate_actions),
     _reference("reference/rates", raw.RATES_FILE, house.rates),
     _reference("reference/contract_roots", raw.CONTRACT_ROOTS_FILE, house.contract_roots),
+    _reference("reference/sectors", raw.SECTORS_FILE, house.sectors),
     _reference(r"lean/factor_files/[A-Za-z0-9._-]+", raw.LEAN_EVENTS, lean.factor_events),
     _reference(r"lean/map_files/[A-Za-z0-9._-]+", raw.LEAN_EVENTS, lean.map_events),
     _reference("lean/interest-rate", raw.LEAN_INTEREST_RATE, lean.interest_rate),

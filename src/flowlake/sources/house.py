@@ -7,7 +7,7 @@ from datetime import date
 import polars as pl
 
 from flowlake.datasets.model import KNOWN_AT
-from flowlake.datasets.raw import CONTRACT_ROOTS_FILE, CORPORATE_ACTIONS_FILE, OPEN_INTEREST_FILE, RATES_FILE
+from flowlake.datasets.raw import CONTRACT_ROOTS_FILE, CORPORATE_ACTIONS_FILE, OPEN_INTEREST_FILE, RATES_FILE, SECTORS_FILE
 from flowlake.sources.knowledge import midnight_et, next_session_at_nine
 from flowlake.sources.table import as_declared, read_columns
 
@@ -43,6 +43,15 @@ def contract_roots(key: str, body: bytes, file_date: date | None) -> pl.DataFram
     """
     frame = read_columns(key, body, CONTRACT_ROOTS_FILE.columns, may_be_empty=True)
     return _known(frame, [*CONTRACT_ROOTS_FILE.column_names], midnight_et("valid_from"))
+
+
+def sectors(key: str, body: bytes, file_date: date | None) -> pl.DataFrame:
+    """The whole of `sectors_file` with `known_at_utc`: the publication, else `valid_from` 00:00 New York.
+
+    Raises BadInputError (see `table.read_columns`).
+    """
+    frame = read_columns(key, body, SECTORS_FILE.columns, may_be_empty=True)
+    return _known(frame, [*SECTORS_FILE.column_names], pl.coalesce("published_at_utc", midnight_et("valid_from")))
 
 
 def _known(frame: pl.DataFrame, names: list[str], known: pl.Expr) -> pl.DataFrame:

@@ -337,6 +337,21 @@ FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE)
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
 })) AS part;
 
+CREATE OR REPLACE VIEW "sectors_file" AS SELECT
+  "underlying",
+  "sector",
+  "valid_from",
+  CAST("published_at_utc" AS TIMESTAMPTZ) AS "published_at_utc",
+  CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
+  "session"
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/raw/sectors_file/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'sector': {name: 'sector', type: 'VARCHAR', default_value: NULL},
+  'valid_from': {name: 'valid_from', type: 'DATE', default_value: NULL},
+  'published_at_utc': {name: 'published_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
+
 CREATE OR REPLACE VIEW "databento_option_trades" AS SELECT
   "ticker",
   "instrument_id",
@@ -1339,6 +1354,19 @@ FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE)
   'tenor_days': {name: 'tenor_days', type: 'BIGINT', default_value: NULL},
   'rate': {name: 'rate', type: 'DOUBLE', default_value: NULL},
   'source': {name: 'source', type: 'VARCHAR', default_value: NULL},
+  'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
+})) AS part;
+
+CREATE OR REPLACE VIEW "sectors" AS SELECT
+  "underlying",
+  "sector",
+  "valid_from",
+  CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
+  "session"
+FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/sectors/session=*/part.parquet'], filename = true, schema = MAP {
+  'underlying': {name: 'underlying', type: 'VARCHAR', default_value: NULL},
+  'sector': {name: 'sector', type: 'VARCHAR', default_value: NULL},
+  'valid_from': {name: 'valid_from', type: 'DATE', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
 })) AS part;
 
