@@ -22,7 +22,6 @@ from packets import aligned
 from sklearn.metrics import roc_auc_score
 
 from flowlake.backtest.episodes import INFORMED
-from flowlake.core.settings import Settings
 from flowlake.datasets.hits import RULES
 from flowlake.lake.lake import Lake, open_lake
 from flowlake.market import MarketSpec, build, write_bucket
@@ -46,15 +45,7 @@ def measured(seed: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     market = build(MarketSpec(seed=seed, sessions=SESSIONS, include_quotes=True))
     with tempfile.TemporaryDirectory(prefix="flowlake-hits-") as folder, s3_server([BUCKET]) as server:
         write_bucket(market, Bucket(server.access, BUCKET).put)
-        settings = Settings(
-            lake=str(Path(folder) / "lake"),
-            bucket_endpoint=server.access.endpoint,
-            bucket_region=server.access.region,
-            bucket_name=BUCKET,
-            bucket_key_id=server.access.key_id,
-            bucket_secret=server.access.secret,
-            scratch=str(Path(folder) / "scratch"),
-        )
+        settings = server.settings(Path(folder) / "lake", scratch=Path(folder) / "scratch")
         report = run(settings, Request(market.days[0], market.days[-1], select(list(STEPS))))
         if report.exit_code:
             raise SystemExit(f"seed {seed}: the run ended with {report.exit_code}")
