@@ -613,7 +613,7 @@ def _add_alerts(commands: Commands) -> None:
     )
     watching.add_argument("--prometheus", required=True, metavar="URL", help="where Prometheus answers")
     watching.add_argument("--once", action="store_true", help="ask one time and end, for cron")
-    watching.add_argument("--mark", type=Path, metavar="FILE", help="touch FILE after each round that went well")
+    watching.add_argument("--mark", type=Path, metavar="FILE", help="touch FILE after each round in which the outbox could be used")
 
 
 def alerts_list_command(arguments: argparse.Namespace) -> int:

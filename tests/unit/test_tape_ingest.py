@@ -164,6 +164,9 @@ def test_what_vendors_write(name: str) -> None:
     [
         file(line("O:SPY240315P00500000"), line()),
         file(line(), line("O:SPY240315P00500000"), line()),
+        file(line("")),
+        file(line(""), line(""), line()),
+        file(line(), line("")),
         file(line() + ",x", header=HEADER + ",extra"),
         file(line(), header=HEADER.replace("price", "prize")),
         file(line(price="1e3")),

@@ -74,7 +74,7 @@ def _firing(one: Mapping[str, object]) -> Firing:
 
 
 def notifications(found: Sequence[Firing], now: datetime) -> list[Notification]:
-    """One for each rule and place, with the newest session of the day as its session: told once a day for as long as it fires."""
+    """One for each rule and place, told once for each session: what stops and fires anew within one is not told again."""
     groups: dict[tuple[str, str], list[Firing]] = {}
     for one in sorted(found, key=lambda one: (one.rule, one.place, one.since_utc, sorted(one.labels.items()))):
         groups.setdefault((one.rule, one.place), []).append(one)
@@ -117,6 +117,6 @@ def silence(address: str, since: datetime, now: datetime) -> Notification:
 
 
 def session_of(now: datetime) -> date:
-    """The newest session that has begun by then, in New York."""
+    """The newest session up to that day in New York: a session's day begins at midnight, a Sunday belongs to Friday."""
     day = now.astimezone(NEW_YORK).date()
     return sessions_between(day - timedelta(days=14), day)[-1]

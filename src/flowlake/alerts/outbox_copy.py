@@ -58,8 +58,11 @@ def put_outbox(path: Path, body: bytes) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(body)
-        beside.replace(path)
+        with beside.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(beside, path)  # which fails where one has come meanwhile
     except OSError as error:
         raise StorageError(f"the outbox {path} cannot be written: {error}", "free space, or name another file") from None
     finally:

@@ -17,7 +17,6 @@ FIXED = _DATE + 1 + _STRIKE
 _LONGEST_ROOT = 9
 _O, _COLON, _DOT, _CALL, _PUT = 79, 58, 46, 67, 80
 _ZERO, _NINE, _A, _Z = 48, 57, 65, 90
-_CENTURY = 2000
 _DAYS_OF_MONTH = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _DAYS_BEFORE = np.concatenate([[0], np.cumsum(_DAYS_OF_MONTH)])
 _DAYS_TO_2000 = 10_957

@@ -196,6 +196,10 @@ class _Present:
     nulls: int
 
 
+_MEANINGS_KEPT = 256
+"""Of columns that grow by a text now and then, each of which would be kept to the end."""
+
+
 class _Scratch:
     """Memory that is used again for every page."""
 
@@ -224,6 +228,8 @@ class _Scratch:
         """What codes stand for, as Arrow's texts or as numbers; the batches of a stream mostly share it."""
         key = (id(values), dtype)
         if key not in self._meanings:
+            if len(self._meanings) == _MEANINGS_KEPT:
+                self._meanings.clear()
             self._meanings[key] = values, _physical(values.cast(dtype))
         return self._meanings[key][1]
 

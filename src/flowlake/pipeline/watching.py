@@ -27,9 +27,9 @@ AWAY_SECONDS = 900.0
 def watch(settings: Settings, prometheus: str, once: bool = False, mark: Path | None = None) -> int:
     """Ask every minute what fires, tell it, and deliver whatever is due, until SIGTERM or Ctrl-C.
 
-    `mark` is touched after each round that went well, and removed at the end. With `once` it is asked one time, and an exit code
-    returned: 1 where Prometheus did not answer or a message was refused or given up, 3 where one waits. Raises UsageError for
-    settings that are incomplete, and with `once` StorageError.
+    `mark` is touched after each round in which the outbox could be used, and removed at the end. With `once` it is asked one time,
+    and an exit code returned: 1 where Prometheus did not answer or a message was refused or given up, 3 where one waits. Raises
+    UsageError for settings that are incomplete, and with `once` StorageError.
     """
     alerts = load_alert_settings()
     address, channels = checked_address(prometheus), configured(alerts)

@@ -1,6 +1,6 @@
 """`python -m flowlake.quant`: compile what is compiled on its first call, so that no call waits for it.
 
-The machine code is kept beside the source, or in NUMBA_CACHE_DIR, until the source or the processor changes.
+The machine code is kept beside the source, or in NUMBA_CACHE_DIR, until the file of the kernel or the processor changes.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ yield is exercised just before an ex-date or never: it needs neither B nor the g
 formula is right. There the larger of two values has a kink between two nodes; both are raised by what makes sums over the nodes
 equal to the integral (Euler and Maclaurin).
 
-Apart from what `_black` lends it stands in one file, because numba's cache looks for changes in the file of the kernel that is
-called and nowhere else.
+Apart from what `_black` and `_nodes` lend it stands in one file, because numba's cache looks for changes in the file of the kernel
+that is called and nowhere else: whoever changes those touches this file.
 """
 
 from __future__ import annotations

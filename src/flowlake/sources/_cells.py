@@ -159,8 +159,6 @@ def decimals(buffer: Bytes, ends: Ends, cell: int, cells: int, out: NDArray[np.f
         if whole == 0 or whole == WORD:
             return False
         if decimals < 0:
-            if whole < length:
-                return False
             out[row] = np.float64(_number_of(word, length))
             continue
         if decimals == 0 or decimals >= WORD or buffer[start + whole] != DOT:

@@ -187,7 +187,7 @@ def _tickers(
         start = np.int64(ends[k]) + 1
         length = np.int64(ends[k + 1]) - start
         k += cells
-        if length == before and _is_again(buffer, start, text, first, length):
+        if length == before > 0 and _is_again(buffer, start, text, first, length):
             continue
         start, stop = _unquoted(buffer, start, start + length)
         length = stop - start

@@ -125,7 +125,7 @@ def _inflated(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _whole_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The text cut behind line ends, with a word of padding; a line end is added to the last line if it lacks one."""
+    """The text cut behind line ends, with a block of padding; a line end is added to the last line if it lacks one."""
     held = b""
     for piece in pieces:
         end = piece.rfind(b"\n") + 1
