@@ -48,6 +48,7 @@ DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 REFUSED_SECONDS = 60.0
 """How long a request is repeated whose transaction failed. On SQLite the API server stands in its own way where a task begins
 while a request is noted in its log of actions: it waits until SQLite gives up (5 s), takes it all back and answers with 500."""
+LOCK_SECONDS = 60
 DATABASE_ERROR = '"reason":"Database error"'
 
 
@@ -243,6 +244,10 @@ def _start(name: str, environment: Mapping[str, str], home: Path, port: int) -> 
         "scheduler": ["--skip-serve-logs"],  # logs are read from their files
         TRIGGERER: ["--skip-serve-logs"],
     }
+    if name != "api-server" and DATABASE not in environment:
+        # The server can hold SQLite's lock for the five seconds after which it gives up waiting for itself. The scheduler would
+        # give up at the same moment, and its loop would end for good.
+        environment = {**environment, DATABASE: f"sqlite:///{home.resolve()}/airflow.db?timeout={LOCK_SECONDS}"}
     with (home / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
             ["/bin/sh", "-c", KEEPER, "sh", sys.executable, "-m", "airflow", name, *options.get(name, [])],
