@@ -131,9 +131,11 @@ def vollib(python: Path, market: tuple[Float, ...], rate: float) -> tuple[Float,
 
 
 FIRST_CALLS = {
-    "implied volatility": "european.implied_vol(10.0, 100.0, 100.0, 1.0, 1)",
-    "with greeks": "european.implied_vol_greeks(10.0, 100.0, 100.0, 1.0, 1, 0.04)",
-    "American volatility": "american.implied_vol(10.0, 100.0, 100.0, 1.0, -1, 0.04)",
+    "volatility": "european.implied_vol(10.0, 100.0, 100.0, 1.0, 1)",
+    "volatility and greeks": "european.implied_vol_greeks(10.0, 100.0, 100.0, 1.0, 1, 0.04)",
+    "American price": "american.price(100.0, 100.0, 1.0, 0.2, -1, 0.04)",
+    "American exposure greeks": "american.exposure_greeks(100.0, 100.0, 1.0, 0.2, -1, 0.04)",
+    "American volatility, greeks": "american.implied_vol_greeks(10.0, 100.0, 100.0, 1.0, -1, 0.04)",
 }
 
 

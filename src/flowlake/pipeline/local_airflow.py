@@ -48,8 +48,10 @@ DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 REFUSED_SECONDS = 60.0
 """How long a request is repeated whose transaction failed. On SQLite the API server stands in its own way where a task begins
 while a request is noted in its log of actions: it waits until SQLite gives up (5 s), takes it all back and answers with 500."""
-LOCK_SECONDS = 60
 DATABASE_ERROR = '"reason":"Database error"'
+LOCK_SECONDS = 60
+"""How long Airflow's processes but the API server wait for SQLite's lock. The server can hold it for the five seconds after which
+it gives up waiting for itself; the scheduler would give up at the same moment, and its loop end while its process lives on."""
 
 
 class AirflowError(FlowlakeError):
@@ -245,8 +247,6 @@ def _start(name: str, environment: Mapping[str, str], home: Path, port: int) -> 
         TRIGGERER: ["--skip-serve-logs"],
     }
     if name != "api-server" and DATABASE not in environment:
-        # The server can hold SQLite's lock for the five seconds after which it gives up waiting for itself. The scheduler would
-        # give up at the same moment, and its loop would end for good.
         environment = {**environment, DATABASE: f"sqlite:///{home.resolve()}/airflow.db?timeout={LOCK_SECONDS}"}
     with (home / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
