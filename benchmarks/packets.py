@@ -172,6 +172,13 @@ def judged(session: Session, inputs: dict[str, pl.DataFrame]) -> pl.DataFrame:
     if "planted" in rows.columns:
         rows = rows.filter(pl.col("planted").is_not_null().any().over("packet"))
         rows = rows.with_columns(pl.coalesce("planted", "name").alias("name"))
+    by_legs = rows.with_columns(pl.col("name", "structure").replace_strict(PAIRS, default=None))
+    by_legs = by_legs.filter(pl.any_horizontal(pl.col("name", "structure").is_not_null()))
+    return pl.concat([counted(rows), counted(by_legs).filter(pl.col("structure").is_not_null())], how="diagonal_relaxed")
+
+
+def counted(rows: pl.DataFrame) -> pl.DataFrame:
+    """What `judged` gives, of prints with `order_id`, `packet`, and the `name` and `structure` of these."""
     count = [pl.len().over(*keys) for keys in (["order_id"], ["packet"], ["order_id", "packet"])]
     is_exact = (count[0] == count[2]) & (count[1] == count[2]) & (pl.col("name") == pl.col("structure"))
     rows = rows.with_columns(is_exact.alias("is_right"))
@@ -188,6 +195,12 @@ def judged(session: Session, inputs: dict[str, pl.DataFrame]) -> pl.DataFrame:
     return events("order_id", "name").join(events("packet", "structure"), on="structure", how="full", coalesce=True).fill_null(0)
 
 
+PAIRS = {
+    name: "call and put of one strike, however named" if name in ("straddle", "synthetic", "straddle_or_synthetic")
+    else "call and put of two strikes, however named"
+    for name in ("straddle", "synthetic", "straddle_or_synthetic", "strangle", "risk_reversal", "strangle_or_risk_reversal")
+}  # fmt: skip
+"""What the legs alone say of the structures of which the name needs sides."""
 SHAPES = ("straddle", "strangle", "synthetic", "risk_reversal", "vertical", "ratio", "calendar", "diagonal", "butterfly", "ladder")
 SHAPES = (*SHAPES, "condor")
 PLANTED = 40
@@ -295,7 +308,9 @@ def truth() -> None:
     for name, parts in tables.items():
         total = pl.concat(parts).group_by("structure").sum()
         print(f"\n{name}\n| structure | true | found | recall | precision |\n|---|---|---|---|---|")
-        for row in total.sort(pl.col("structure").replace_strict({s: i for i, s in enumerate(STRUCTURES)})).rows(named=True):
+        for row in total.sort(
+            pl.col("structure").replace_strict({s: i for i, s in enumerate(STRUCTURES)}, default=len(STRUCTURES))
+        ).rows(named=True):
             recall = f"{row['order_id_right'] / row['order_id']:.3f}" if row["order_id"] else ""
             precision = f"{row['packet_right'] / row['packet']:.3f}" if row["packet"] else ""
             print(f"| {row['structure']} | {row['order_id']:,} | {row['packet']:,} | {recall} | {precision} |")

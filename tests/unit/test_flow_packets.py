@@ -172,7 +172,7 @@ def legs(*of: tuple[str, int], **common: Any) -> list[dict[str, Any]]:
         ([(P90, 5), (P95, 5), (C105, 5), (C110, 5)], "iron_condor", None),
         ([(P95, 5), (P100, 5), (C100, 5), (C105, 5)], "iron_condor", None),
         ([(P95, 5), (P100, 5), (C95 := "ABC240322C00095000", 5), (C100, 5)], "other_package", None),
-        ([(C100, 5), (P95, 5)], "other_package", "?1 ABC240322C00100000 | ?1 ABC240322P00095000"),
+        ([(C100, 5), (P95, 5)], "strangle_or_risk_reversal", "?1 ABC240322C00100000 | ?1 ABC240322P00095000"),
         ([(C100, 1), (C105, 50)], "other_package", None),
         ([(C100, 5), ("ABC240419P00095000", 5)], "other_package", None),
     ],
@@ -192,7 +192,8 @@ def test_packages_by_their_legs(of: list[tuple[str, int]], structure: str, text:
         (P100, (1.1, 0.9), "synthetic"),
         (P95, (0.9, 0.9), "strangle"),
         (P95, (0.9, 1.1), "risk_reversal"),
-        (P95, (1.0, 1.1), "other_package"),
+        (P95, (1.0, 1.1), "strangle_or_risk_reversal"),
+        (P100, (1.0, 1.1), "straddle_or_synthetic"),
     ],
 )
 def test_a_call_and_a_put_are_named_by_their_sides(second: str, prices: tuple[float, float], structure: str) -> None:
@@ -202,14 +203,14 @@ def test_a_call_and_a_put_are_named_by_their_sides(second: str, prices: tuple[fl
     )
     packet = run(prints, trade_sides=sides_of(prints))[0][0]
     assert packet["structure"] == structure
-    assert (packet["structure_probability"] is None) == (structure == "other_package")
+    assert (packet["structure_probability"] is None) == ("_or_" in structure)
     if structure in ("straddle", "strangle"):
         assert packet["legs"] == f"+1 {C100} | +1 {second}"
         assert (packet["buy_probability"] > 0.98) == (structure == "straddle")
         assert packet["structure_probability"] == pytest.approx(0.7900, abs=1e-3)
     bare = run(prints)[0][0]
-    assert bare["structure"] == "other_package"
-    assert "a call and a put" in bare["reasons"]
+    assert bare["structure"] == ("straddle_or_synthetic" if second == P100 else "strangle_or_risk_reversal")
+    assert bare["reasons"].startswith("structure: sides unknown; no side")
 
 
 def test_the_sides_of_a_vertical_are_weighed_together() -> None:
@@ -245,7 +246,7 @@ def test_lone_legs_and_stock() -> None:
     assert (lone["structure"], lone["contract"], lone["reasons"].split(";")[0]) == (
         "other_package",
         C100,
-        "structure: the other legs were not found",
+        "structure: other legs not found",
     )
     assert (stock["structure"], stock["contract"], stock["leg_count"]) == ("stock_tied", C100, 1)
     assert run(tape(*legs((C100, 5), (P100, 5), condition=240)))[0][0]["structure"] == "stock_tied"
@@ -338,7 +339,7 @@ def test_without_quotes_and_open_interest_nothing_is_guessed() -> None:
     opened = ("open_interest_open", "opening_size_min", "opening_probability")
     assert [packet[name] for name in (*missing, *opened)] == [None] * 9
     assert (packet["side_coverage"], packet["nbbo_coverage"]) == (0.0, 0.0)
-    assert [reason.split(":")[0] for reason in packet["reasons"].split("; ")] == ["buy_probability", "quotes", "delta", "opening"]
+    assert packet["reasons"] == "no side; no quote; no delta; no open interest"
     assert packet["known_at_utc"] == sessions.decision_time(T)
 
 

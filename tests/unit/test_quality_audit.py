@@ -18,12 +18,11 @@ from hypothesis import strategies as st
 
 from flowlake.datasets import render
 from flowlake.datasets.checks import Between, Check, Matches, NotAbove, NotNull, OneOf, Severity, TableCheck, Unique
-from flowlake.datasets.model import UTC_NS, Column, Dataset, KnownAt, Layer
+from flowlake.datasets.model import UTC_NS, Column, Dataset, KnownAt, Layer, out_of_order
 from flowlake.quality import streaming
 from flowlake.quality.audit import AuditResult, audit, audit_file
 from flowlake.quality.data_docs import build_data_docs, choose_pages
 from flowlake.quality.expectations import Plan, Verdict, to_pandas
-from flowlake.quality.streaming import out_of_order
 
 SESSION = date(2024, 3, 4)
 MOMENT = datetime(2024, 3, 4, 15, tzinfo=UTC)
@@ -143,6 +142,8 @@ def test_order_is_that_of_a_sort_with_nulls_last(rows: list[tuple[str | None, in
     frame = pl.DataFrame(rows, schema={"x": pl.String, "y": pl.Int64}, orient="row")
     is_sorted = frame.equals(frame.sort("x", "y", nulls_last=True, maintain_order=True))
     assert (not frame.select(out_of_order(["x", "y"]).any()).item()) is is_sorted
+    has_ties = frame.n_unique() < frame.height
+    assert (not frame.select(out_of_order(["x", "y"], ties=True).any()).item()) is (is_sorted and not has_ties)
 
 
 def test_failing_rows_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +288,7 @@ def test_memory_follows_the_piece_and_not_the_file(tmp_path: Path) -> None:
             held.append(pa.total_allocated_bytes())
         source.close()
         peaks.append(max(held))
-    assert peaks[1] < 2 * peaks[0]
+    assert peaks[1] < 4 * peaks[0]  # a piece may not be let go yet when the next one is there
 
 
 def test_a_disagreement_of_filter_and_expectation_is_an_error() -> None:

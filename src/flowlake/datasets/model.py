@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
@@ -199,11 +199,28 @@ class Dataset:
         return pl.DataFrame(schema={**self.polars_schema(), SESSION: pl.Date()})
 
 
+def out_of_order(columns: Sequence[str], *, ties: bool = False) -> pl.Expr:
+    """True on a row that belongs before the row above it, by `columns` one after the other, nulls last; with `ties` also on one
+    that equals it in all of them."""
+    wrong = pl.lit(ties)
+    for name in reversed(columns):
+        value, above = pl.col(name), pl.col(name).shift(1)
+        less = (value < above).fill_null(False) | (value.is_not_null() & above.is_null())
+        wrong = less | (value.eq_missing(above) & wrong)
+    return wrong & (pl.int_range(pl.len()) > 0)
+
+
 def _in_total_order(frame: pl.DataFrame, first: list[str], columns: list[str]) -> pl.DataFrame:
-    """Sorted by all of `columns`, of which `first` are the first: where these have no ties, by them alone, which is much faster."""
+    """Sorted by all of `columns`, of which `first` are the first: where these have no ties, by them alone, and not at all where
+    rows come in order, both of which are much faster."""
+    if _is_strictly_in_order(frame, first):
+        return frame
     by_first = frame.sort(first, nulls_last=True, maintain_order=True)
-    ties = by_first.select(pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift()) for name in first)).to_series()
-    return frame.sort(columns, nulls_last=True, maintain_order=True) if ties[1:].any() else by_first
+    return by_first if _is_strictly_in_order(by_first, first) else frame.sort(columns, nulls_last=True, maintain_order=True)
+
+
+def _is_strictly_in_order(frame: pl.DataFrame, columns: list[str]) -> bool:
+    return not frame.select(out_of_order(columns, ties=True).any()).item()
 
 
 def _one_way(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -16,6 +16,8 @@ PACKAGE_STRUCTURES = (
     "strangle",
     "synthetic",
     "risk_reversal",
+    "straddle_or_synthetic",
+    "strangle_or_risk_reversal",
     "calendar",
     "diagonal",
     "roll",
@@ -117,6 +119,7 @@ FLOW_PACKETS = Dataset(
             "one before, that are half of the contract's volume meanwhile. single: any other lone print. Packages are named by "
             f"their legs. roll: a calendar or diagonal one to one whose near leg ends within {ROLL_DAYS} days, of at least "
             f"{ROLL_CONTRACTS} packages that are {ROLL_SHARE:.0%} to all of what was open of that leg. stock_tied: marked so. "
+            "straddle_or_synthetic, strangle_or_risk_reversal: a call and a put of one expiry whose sides are not known. "
             "other_package: no name, see `reasons`.",
             checks=(OneOf(STRUCTURES),),
         ),
@@ -240,7 +243,11 @@ FLOW_PACKETS = Dataset(
         Column(
             "reasons",
             pl.String(),
-            "Why something is null or unnamed, joined by `; `; empty where nothing is missing.",
+            "Why something is null or unnamed, joined by `; `; empty where nothing is missing. structure: other legs not found; "
+            "sides unknown (of a call and a put); no name for these legs; no small ratio (of their sizes). no side "
+            "(`buy_probability`): no print has one, or the directions of legs are not known. no quote: no print has a bid and an "
+            "ask. no delta: `option_iv` lacks a leg, or the directions of legs are not known. no open interest "
+            "(`opening_probability`): none of the close before.",
         ),
     ),
     sort_by=("underlying", "first_ts_utc", "packet_id"),

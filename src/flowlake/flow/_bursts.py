@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowlake.core.arrays import AnyArray, Bool, Int
-from flowlake.quant._compile import kernel
+from flowlake.quant._compile import inlined, kernel
 
 (
     FILLS,
@@ -164,6 +164,23 @@ def events(
     return event, count
 
 
+_BLOCK_ROWS = 64
+"""Rows that are in the nearest cache while one column after the other takes its part of them."""
+
+
+@inlined
+def _by_column(sums: Int) -> Int:
+    """Rows as columns, because whoever reads sums reads columns."""
+    count, width = sums.shape
+    columns = np.empty((width, count), np.int64)
+    for start in range(0, count, _BLOCK_ROWS):
+        end = min(start + _BLOCK_ROWS, count)
+        for column in range(width):
+            for row in range(start, end):
+                columns[column, row] = sums[row, column]
+    return columns
+
+
 @kernel
 def outline(group: Int, count: int, size: Int, probability: Int, marks: AnyArray, venue: AnyArray) -> Int:
     """The sums that tell what an event is: one row per column of `OUTLINE`, one entry per group."""
@@ -178,8 +195,7 @@ def outline(group: Int, count: int, size: Int, probability: Int, marks: AnyArray
                 row[SIDED] += size[i]
                 row[BOUGHT] += size[i] * probability[i]
             row[VENUES] |= np.int64(1) << np.int64(min(venue[i], MAX_VENUES - 1))
-    # By column: whoever reads it reads columns.
-    return sums.T.copy()
+    return _by_column(sums)
 
 
 @kernel
@@ -240,8 +256,7 @@ def gather(
         if ts[i] == row[LAST]:
             row[LAST_PRICE_SIZE] += price[i] * size[i]
             row[LAST_SIZE] += size[i]
-    # By column: whoever reads it reads columns.
-    return sums.T.copy()
+    return _by_column(sums)
 
 
 @kernel

@@ -18,17 +18,12 @@ from flowlake.flow.packages import NAMELESS, NS_PER_MS
 EPOCH = date(1970, 1, 1)
 _SWEEP = STRUCTURES.index("sweep")
 _NAMELESS = {
-    "other_legs_not_found": "structure: the other legs were not found",
-    "sides_unknown": "structure: a call and a put, on one side or against each other",
+    "other_legs_not_found": "structure: other legs not found",
+    "sides_unknown": "structure: sides unknown",
     "no_structure_of_that_shape": "structure: no name for these legs",
-    "no_small_ratio": "structure: sizes without a small ratio",
+    "no_small_ratio": "structure: no small ratio",
 }
-_MISSING = (
-    "buy_probability: no print has a side, or the legs' directions are not known",
-    "quotes: no print has a bid and an ask",
-    "delta: option_iv lacks a leg, or the legs' directions are not known",
-    "opening: no open interest of the close before",
-)
+_MISSING = ("no side", "no quote", "no delta", "no open interest")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 The tape marks a print as the leg of a package, never which package. Legs of one package are printed by one exchange under one
 condition within moments, so prints are put together by these, taken apart by size where two packages met, and named by right,
-strike, expiry and ratio of the legs. Where a name needs sides, it is given with its probability; where they are not known, it is
-not given. The two sides of a structure (bought or sold) are weighed together: a vertical has one leg bought and one sold, so what
-is known of either says something about both.
+strike, expiry and ratio of the legs. Where a name needs sides, it is given with its probability; where they are not known, both
+names that are possible are given. The two sides of a structure (bought or sold) are weighed together: a vertical has one leg bought
+and one sold, so what is known of either says something about both.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ LEG_SLOPE = 2.0
 the synthetic market gives: legs are priced to fit the package, and by any rule about half of them were misclassified in real index
 options (Savickas and Wilson, Journal of Financial and Quantitative Analysis 38, 2003)."""
 NAMELESS = ("", "other_legs_not_found", "sides_unknown", "no_structure_of_that_shape", "no_small_ratio")
-"""Why a package has no name, by its number in `Named.nameless`."""
+"""Why a package has no name or two, by its number in `Named.nameless`."""
 
 _CLAMP = 0.02
 _VERTICAL, _RATIO, _STRADDLE, _STRANGLE, _SYNTHETIC, _RISK_REVERSAL = (
     STRUCTURES.index(name) for name in ("vertical", "ratio", "straddle", "strangle", "synthetic", "risk_reversal")
+)
+_STRADDLE_OR_SYNTHETIC, _STRANGLE_OR_RISK_REVERSAL = (
+    STRUCTURES.index(name) for name in ("straddle_or_synthetic", "strangle_or_risk_reversal")
 )
 _CALENDAR, _DIAGONAL, _ROLL = (STRUCTURES.index(name) for name in ("calendar", "diagonal", "roll"))
 _BUTTERFLY, _LADDER, _CONDOR, _IRON_CONDOR = (STRUCTURES.index(name) for name in ("butterfly", "ladder", "condor", "iron_condor"))
@@ -229,7 +232,7 @@ def _name(
             one_right = one_right and right[j] == right[a]
             one_expiry = one_expiry and expiry[j] == expiry[a]
             even = even and ratio[j] == ratio[a]
-        found, why = _OTHER, _NO_SHAPE
+        found, why = _OTHER, 0
         if n == 1:
             why = _LONE_LEG
             sign[a] = 1
@@ -261,6 +264,7 @@ def _name(
                 sign[a], sign[a + 1] = 1, -1
                 named[k] = 1.0 - together
             else:
+                found = _STRADDLE_OR_SYNTHETIC if same_strike else _STRANGLE_OR_RISK_REVERSAL
                 why = _SIDES_UNKNOWN
         elif n == 3 and one_right and one_expiry:
             if ratio[a + 1] == ratio[a] + ratio[a + 2]:
@@ -283,7 +287,7 @@ def _name(
             for j in range(a, b):
                 sign[j] = sign[j] if n == 1 else 0
         structure[k] = found
-        nameless[k] = why if found == _OTHER else 0
+        nameless[k] = _NO_SHAPE if found == _OTHER and why == 0 else why
         if sign[a] == 0:
             total = 0.0
             for j in range(a, b):

@@ -26,6 +26,8 @@ class PartWriter:
         self._group_rows = ds.row_group_size
         self._schema = pl.DataFrame(schema=ds.polars_schema()).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
         dictionaries, encodings = _encodings(ds)
+        # Readers skip row groups by what these are sorted by; the extremes of other columns are much the same in all.
+        sorted_by = [*ds.sort_by, *ds.grain]
         self._writer = pq.ParquetWriter(
             file,
             self._schema,
@@ -34,6 +36,7 @@ class PartWriter:
             store_schema=False,
             use_dictionary=dictionaries,
             column_encoding=encodings,
+            write_statistics=sorted_by,
         )
         self._held = pl.DataFrame(schema=ds.polars_schema())
         self.rows = 0

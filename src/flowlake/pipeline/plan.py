@@ -194,7 +194,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "flow_packets",
         Stage.FACTORS,
-        1,
+        2,
         "flowlake.flow.packets:flow_packets",
         (
             Read(

@@ -18,10 +18,12 @@ import numpy as np
 import polars as pl
 
 from flowlake.datasets import render
+from flowlake.datasets.model import out_of_order
 from flowlake.quality.expectations import SHAPE_RULES, Plan, Suite, Verdict, counted, merged, to_pandas
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 CHUNK_ROWS = 262_144
 """Rows of a piece, two row groups: above it memory grows and time hardly falls, of a table of many numbers it even grows."""
@@ -30,7 +32,8 @@ ROWS_KEPT = 1000
 WHOLE_CELLS = 250_000
 """A table of so many cells is judged in one piece: there the number of evaluations costs more than the copies that are made."""
 _FAILS = "_fails"
-_BY_EXTREMES = {"expect_column_values_to_be_between", "expect_column_values_to_not_be_null"}
+_BY_PRESENCE = {"expect_column_values_to_not_be_null"}
+_BY_EXTREMES = {"expect_column_values_to_be_between", *_BY_PRESENCE}
 """Expectations that all values of a column meet if the least, the largest and null, where there is one, meet them."""
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -51,6 +54,8 @@ class Piece(Protocol):
     def values(self, column: str) -> tuple[pl.Series, int]:
         """Every value of a column at least once, null too where there is one, and the number of nulls."""
         ...
+
+    def nulls(self, column: str) -> int: ...
 
     def ranked(self, columns: Sequence[str]) -> pl.DataFrame:
         """The columns with values that are in the same order within this piece: a text may be a number."""
@@ -84,6 +89,9 @@ class TablePiece:
     def values(self, column: str) -> tuple[pl.Series, int]:
         series = self.table.get_column(column)
         return series.unique(), series.null_count()
+
+    def nulls(self, column: str) -> int:
+        return self.table.get_column(column).null_count()
 
     def ranked(self, columns: Sequence[str]) -> pl.DataFrame:
         return self.frame(columns)
@@ -131,6 +139,9 @@ class FilePiece:
             dictionaries.append(pl.Series(column, [None], dtype=pl.String))
         return pl.concat(dictionaries).unique(), coded.null_count
 
+    def nulls(self, column: str) -> int:
+        return int(self.table.column(column).null_count)
+
     def ranked(self, columns: Sequence[str]) -> pl.DataFrame:
         return pl.DataFrame([self._ranks(name) for name in columns])
 
@@ -163,14 +174,13 @@ class FileSource:
         if not isinstance(file, (str, Path)):
             file.seek(0)
         self.schema = dict(pl.read_parquet_schema(file))
-        texts = [name for name, dtype in self.schema.items() if dtype == pl.String]
-        self._opened = pq.ParquetFile(file, read_dictionary=texts)
+        self._opened = pq.ParquetFile(file, read_dictionary=_dictionaries(pq.read_metadata(file)))
         self._group_rows = [self._opened.metadata.row_group(i).num_rows for i in range(self._opened.num_row_groups)]
         self.rows = sum(self._group_rows)
 
     def pieces(self, columns: Sequence[str], rows: int) -> Iterator[Piece]:
         for groups in _grouped(self._group_rows, rows):
-            yield FilePiece(self._opened.read_row_groups(groups, columns=list(columns)))
+            yield FilePiece(self._opened.read_row_groups(groups, columns=list(columns), use_threads=False))
 
     def close(self) -> None:
         self._opened.close()
@@ -178,6 +188,12 @@ class FileSource:
     def read(self) -> pl.DataFrame:
         columns = list(self.schema)
         return pl.concat([pl.DataFrame(schema=self.schema), *(p.frame(columns) for p in self.pieces(columns, self.rows))])
+
+
+def _dictionaries(file: pq.FileMetaData) -> list[str]:
+    """Columns that the file holds as dictionaries. To make one of texts that hardly repeat costs more than all other reading."""
+    first = [file.row_group(0).column(i) for i in range(file.num_columns)] if file.num_row_groups else []
+    return [column.path_in_schema for column in first if column.physical_type == "BYTE_ARRAY" and column.has_dictionary_page]
 
 
 def _grouped(sizes: Sequence[int], rows: int) -> Iterator[list[int]]:
@@ -216,27 +232,58 @@ class Tally:
         return pl.concat(self.kept)
 
 
+class _StandIn(Protocol):
+    """What is kept of a column while its pieces pass: values that stand for all, and the number of nulls."""
+
+    missing: int
+
+    def note(self, piece: Piece, column: str) -> None: ...
+
+    def standing(self) -> pl.DataFrame | None:
+        """The values; None where no few can stand for all."""
+        ...
+
+
 class _Extremes:
-    """Least and largest value of a column, and its nulls."""
+    """Least and largest value of a column, and null where there is one."""
 
     def __init__(self) -> None:
         self.missing = 0
         self._found: list[pl.DataFrame] = []
         self._has_nan = False
 
-    def note(self, column: pl.DataFrame) -> None:
-        series = column.to_series()
+    def note(self, piece: Piece, column: str) -> None:
+        values = piece.frame([column])
+        series = values.to_series()
         self.missing += series.null_count()
         self._has_nan |= series.dtype.is_float() and bool(series.is_nan().any())
-        self._found += [column.min(), column.max()]
+        self._found += [values.min(), values.max()]
 
     def standing(self) -> pl.DataFrame | None:
-        """The values that stand for all; None where not-a-number is among them, which is neither least nor largest."""
+        """None where not-a-number is among them, which is neither least nor largest."""
         if self._has_nan or not self._found:
             return None
         found = pl.concat(self._found)
         present = found.drop_nulls().unique()
         return pl.concat([present, found.clear(1)]) if self.missing else present
+
+
+class _Presence:
+    """The first value of a column, and null where there is one: enough to tell whether all are there."""
+
+    def __init__(self) -> None:
+        self.missing = 0
+        self._first: pl.DataFrame | None = None
+
+    def note(self, piece: Piece, column: str) -> None:
+        self.missing += piece.nulls(column)
+        if self._first is None:
+            self._first = piece.slice(0, 1).frame([column])
+
+    def standing(self) -> pl.DataFrame | None:
+        if self._first is None or not self.missing:
+            return self._first
+        return pl.concat([self._first, self._first.clear(1)])
 
 
 @dataclass(frozen=True)
@@ -278,18 +325,19 @@ class _Judge:
     def in_pieces(self) -> Judged:
         self._note(self._suite.shape(self._columns, self._source.rows))
         keys = [_Key(index, columns, plan) for index, (columns, plan) in self._suite.unique.items()]
-        extremes = {columns: _Extremes() for columns in self._suite.by_columns if self._lies_between(columns)}
-        others = {columns: plan for columns, plan in self._suite.by_columns.items() if columns not in extremes}
+        found = {columns: self._stand_in(columns) for columns in self._suite.by_columns}
+        stand_ins = {columns[0]: stand_in for columns, stand_in in found.items() if stand_in is not None}
+        others = {columns: plan for columns, plan in self._suite.by_columns.items() if found[columns] is None}
         above: pl.DataFrame | None = None
         for piece in self._source.pieces(self._columns, CHUNK_ROWS):
             for columns, plan in others.items():
                 self._note(self._by_value(columns, plan, piece) or self._by_row(columns, plan, piece))
-            for columns, found in extremes.items():
-                found.note(piece.frame(columns))
+            for column, stand_in in stand_ins.items():
+                stand_in.note(piece, column)
             for key in keys:
                 key.note(piece.frame(key.columns))
             above = self._tally_order(piece, above)
-        self._judge_extremes(extremes)
+        self._judge_stand_ins(stand_ins)
         for key in keys:
             self._judge_key(key)
         return self._judged()
@@ -316,19 +364,23 @@ class _Judge:
             return [counted(verdict, rows, missing) for verdict in verdicts]
         return []
 
-    def _lies_between(self, columns: tuple[str, ...]) -> bool:
-        """Whether the extremes of a column of numbers or times tell whether its rules hold."""
+    def _stand_in(self, columns: tuple[str, ...]) -> _StandIn | None:
+        """What tells whether the rules of a column hold without a look at each row; None where nothing does."""
+        if len(columns) > 1:
+            return None
         kinds = {self._suite.expectations[index]["type"] for index in self._suite.by_columns[columns].indices}
         dtype = self._schema[columns[0]]
-        return len(columns) == 1 and (dtype.is_numeric() or dtype.is_temporal()) and kinds <= _BY_EXTREMES
+        if kinds <= _BY_PRESENCE:
+            return _Presence()
+        return _Extremes() if kinds <= _BY_EXTREMES and (dtype.is_numeric() or dtype.is_temporal()) else None
 
-    def _judge_extremes(self, extremes: dict[tuple[str, ...], _Extremes]) -> None:
-        """Columns whose extremes do not decide, or are wrong, are read once more and judged by row."""
+    def _judge_stand_ins(self, stand_ins: dict[str, _StandIn]) -> None:
+        """Columns of which the values that stand for all do not decide, or are wrong, are read once more and judged by row."""
         by_row = []
-        for columns, found in extremes.items():
-            standing = found.standing()
+        for column, stand_in in stand_ins.items():
+            columns, standing = (column,), stand_in.standing()
             plan = self._suite.by_columns[columns]
-            verdicts = [] if standing is None else self._by_standing(plan, standing, self._source.rows, found.missing)
+            verdicts = [] if standing is None else self._by_standing(plan, standing, self._source.rows, stand_in.missing)
             self._note(verdicts)
             by_row += [] if verdicts else [(columns, plan)]
         for piece in self._source.pieces(self._columns, CHUNK_ROWS) if by_row else ():
@@ -414,13 +466,3 @@ def _filter(column: str | None, check: Any) -> pl.Expr:
 
 def _disorder(keys: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
     return keys.with_columns(out_of_order(columns).alias(_FAILS)).get_column(_FAILS)
-
-
-def out_of_order(columns: Sequence[str]) -> pl.Expr:
-    """True on a row that belongs before the row above it, by `columns` one after the other, nulls last."""
-    wrong = pl.lit(False)
-    for name in reversed(columns):
-        value, above = pl.col(name), pl.col(name).shift(1)
-        less = (value < above).fill_null(False) | (value.is_not_null() & above.is_null())
-        wrong = less | (value.eq_missing(above) & wrong)
-    return wrong & (pl.int_range(pl.len()) > 0)
