@@ -174,11 +174,19 @@ def legs(*of: tuple[str, int], **common: Any) -> list[dict[str, Any]]:
         ([(P95, 5), (P100, 5), (C95 := "ABC240322C00095000", 5), (C100, 5)], "other_package", None),
         ([(C100, 5), (P95, 5)], "strangle_or_risk_reversal", "?1 ABC240322C00100000 | ?1 ABC240322P00095000"),
         ([(C100, 1), (C105, 50)], "other_package", None),
+        ([("SPX240315C05100000", 5), ("SPXW240315C05100000", 5)], "other_package", None),
+        ([("SPX240315C05100000", 5), ("SPXW240315C05150000", 5)], "other_package", None),
+        ([("SPX240315C05100000", 5), ("SPXW240322C05100000", 5)], "calendar", None),
+        ([("SPX240315C05100000", 5), ("SPXW240315P05100000", 5)], "other_package", None),
+        ([(C100, 5), ("ABC1240322C00105000", 5)], "other_package", None),
+        ([(C100, 5), ("ABC1240419C00100000", 5)], "other_package", None),
+        ([("ABC1240322C00100000", 5), ("ABC1240322C00105000", 5)], "vertical", None),
         ([(C100, 5), ("ABC240419P00095000", 5)], "other_package", None),
     ],
 )
 def test_packages_by_their_legs(of: list[tuple[str, int]], structure: str, text: str | None) -> None:
-    packets, evidence = run(tape(*legs(*of)))
+    prints = tape(*legs(*of)).with_columns(pl.col("root").str.strip_suffix("W").str.strip_suffix("1").alias("underlying"))
+    packets, evidence = run(prints)
     assert [(p["structure"], p["leg_count"], p["fills"]) for p in packets] == [(structure, len(of), len(of))]
     if text is not None:
         assert packets[0]["legs"] == text

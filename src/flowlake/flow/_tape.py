@@ -62,11 +62,14 @@ class Tape:
 
 @dataclass(frozen=True)
 class Contracts:
-    """The contracts of a tape in its order. `underlying` counts in the order of names, `expiry` in days since 1970, `right` is +1
-    or -1, `strike` in thousandths of a dollar; `delta` is NaN where `option_iv` has none."""
+    """The contracts of a tape in its order. `underlying` and `root` count in the order of names, `expiry` in days since 1970,
+    `right` is +1 or -1, `strike` in thousandths of a dollar. `adjusted` is 0, of a root for an adjusted deliverable (it ends in a
+    digit) its number + 1. `delta` is NaN where `option_iv` has none."""
 
     table: pl.DataFrame
     underlying: Int
+    root: Int
+    adjusted: Int
     expiry: Int
     right: Int
     strike: Int
@@ -130,10 +133,13 @@ def _contracts(heads: pl.DataFrame, volatility: pl.DataFrame | None) -> Contract
             volatility.select("contract", "delta"), on="contract", how="left", maintain_order="left"
         )
         delta = floats(found["delta"]).copy()
+    root = heads["root"].rank("dense").to_numpy().astype(np.int64) - 1
     multiplier = (pl.col("premium_usd") / (pl.col("price") * pl.col("size"))).round(4)
     return Contracts(
         table=heads.select("contract", "underlying", *CONTRACT_KEY),
         underlying=heads["underlying"].rank("dense").to_numpy().astype(np.int64) - 1,
+        root=root,
+        adjusted=np.where(heads["root"].str.contains(r"\d$").to_numpy(), root + 1, 0),
         expiry=heads["expiry"].to_physical().to_numpy().astype(np.int64),
         right=np.where((heads["right"] == "C").to_numpy(), 1, -1).astype(np.int64),
         strike=_scaled(heads["strike"], 1000),

@@ -53,12 +53,15 @@ _LONE_LEG, _SIDES_UNKNOWN, _NO_SHAPE, _NO_RATIO = range(1, len(NAMELESS))
 class Legs:
     """Legs of packages as arrays of one length, in the order of package, expiry, right (call first), strike and contract.
 
-    `package` counts from 0 without a gap. `contract` is the caller's number, `size` contracts, `premium` unsigned (ten-thousandths
+    `package` counts from 0 without a gap. `contract` and `root` are the caller's numbers, `adjusted` tells apart what contracts
+    deliver (0: the ordinary), `size` contracts, `premium` unsigned (ten-thousandths
     of a dollar), `buy_probability` NaN where it is not known, `open_interest` of the close before, negative where it is not known.
     """
 
     package: Int
     contract: Int
+    root: Int
+    adjusted: Int
     expiry: Int
     right: Int
     strike: Int
@@ -119,10 +122,12 @@ def name(legs: Legs, packages: int, session_days: int, stock_tied: Bool) -> Name
     start = np.searchsorted(legs.package, np.arange(packages + 1))
     p = np.clip(legs.buy_probability, _CLAMP, 1.0 - _CLAMP)
     structure, nameless, size = (np.zeros(packages, np.int64) for _ in range(3))
+    alike = np.ones(packages, np.bool_)
+    _alike(start, legs.root, legs.adjusted, legs.expiry, alike)
     named, paid, net = (np.full(packages, np.nan) for _ in range(3))
     ratio, sign = np.ones(legs.package.size, np.int64), np.zeros(legs.package.size, np.int64)
     _name(
-        start, legs.expiry, legs.right, legs.strike, legs.size, legs.premium, p, legs.open_interest, stock_tied,
+        start, alike, legs.expiry, legs.right, legs.strike, legs.size, legs.premium, p, legs.open_interest, stock_tied,
         session_days + ROLL_DAYS, structure, named, size, paid, net, nameless, ratio, sign,
     )  # fmt: skip
     return Named(structure, named, size, paid, net, nameless, ratio, sign)
@@ -210,9 +215,20 @@ def _divisor(a: int, b: int) -> int:
 
 
 @kernel
+def _alike(start: Int, root: Int, adjusted: Int, expiry: Int, alike: Bool) -> None:
+    """False for packages of legs that no structure has together: of what an adjusted and an ordinary contract deliver, and of two
+    roots that end on one day, which settle at its opening and at its close."""
+    for k in range(alike.size):
+        for j in range(start[k] + 1, start[k + 1]):
+            if adjusted[j] != adjusted[j - 1] or (root[j] != root[j - 1] and expiry[j] == expiry[j - 1]):
+                alike[k] = False
+
+
+@kernel
 def _name(
-    start: Int, expiry: Int, right: Int, strike: Int, size: Int, premium: Int, p: Float, open_interest: Int, stock_tied: Bool,
-    roll_until: int, structure: Int, named: Float, packages: Int, paid: Float, net: Float, nameless: Int, ratio: Int, sign: Int,
+    start: Int, alike: Bool, expiry: Int, right: Int, strike: Int, size: Int, premium: Int, p: Float, open_interest: Int,
+    stock_tied: Bool, roll_until: int, structure: Int, named: Float, packages: Int, paid: Float, net: Float, nameless: Int,
+    ratio: Int, sign: Int,
 ) -> None:  # fmt: skip
     """Fill the arrays of `Named`. `start` has one more entry than there are packages; `p` is within its clamp, or NaN."""
     for k in range(packages.size):
@@ -227,17 +243,20 @@ def _name(
             ratio[j] = size[j] // common
             largest = max(largest, ratio[j])
             sided += 0 if math.isnan(p[j]) else 1
-        one_right, one_expiry, even = True, True, True
+        one_right, one_expiry, even, rising = True, True, True, True
         for j in range(a + 1, b):
             one_right = one_right and right[j] == right[a]
             one_expiry = one_expiry and expiry[j] == expiry[a]
             even = even and ratio[j] == ratio[a]
+            rising = rising and (right[j] != right[j - 1] or expiry[j] != expiry[j - 1] or strike[j] > strike[j - 1])
         found, why = _OTHER, 0
         if n == 1:
             why = _LONE_LEG
             sign[a] = 1
         elif largest > LARGEST_RATIO:
             why = _NO_RATIO
+        elif not (alike[k] and rising):
+            why = _NO_SHAPE
         elif n == 2 and one_right and one_expiry:
             found = _VERTICAL if even else _RATIO
             sign[a], sign[a + 1] = 1, -1

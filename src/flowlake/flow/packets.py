@@ -275,6 +275,8 @@ def _legs(own: Tape, package: Int, contracts: Contracts, held: Int) -> tuple[pac
         packages.Legs(
             package=of[order],
             contract=contract,
+            root=contracts.root[contract],
+            adjusted=contracts.adjusted[contract],
             expiry=contracts.expiry[contract],
             right=contracts.right[contract],
             strike=contracts.strike[contract],
