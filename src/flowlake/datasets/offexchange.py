@@ -26,7 +26,10 @@ MIN_LIT_RETURNS = 30
 """Returns between lit minute bars that an estimate of volatility needs."""
 ABSORBED_FROM = 2 / 3
 """A block counts as absorbed from this probability on, and as moved below its complement."""
-VERDICTS = ("absorbed", "moved", "unclear", "no_current_price", "near_close", "no_lit_prices", "no_volatility")
+VERDICTS = (
+    *("absorbed", "moved", "unclear"),
+    *("no_current_price", "before_open", "after_close", "near_close", "no_lit_prices", "no_volatility"),
+)
 SIDE_RULES = ("subpenny", "lit_range", "midpoint", "none")
 LEVEL_SHARE = 0.001
 """Width of a price level as a share of the price, before it is rounded up to 1, 2 or 5 times a power of ten ticks."""
@@ -260,7 +263,8 @@ OFFEXCHANGE_BLOCKS = Dataset(
         Column(
             "verdict",
             pl.String(),
-            f"absorbed from {ABSORBED_FROM:.2f}, moved up to {1 - ABSORBED_FROM:.2f}, else unclear; or why it is not judged.",
+            f"absorbed from {ABSORBED_FROM:.2f}, moved up to {1 - ABSORBED_FROM:.2f}, else unclear; or why it is not judged. "
+            f"near_close: the close comes within the {ABSORPTION_MINUTES} minutes after it.",
             checks=(OneOf(VERDICTS),),
         ),
     ),

@@ -55,17 +55,18 @@ def blocks(
     move = np.log(after / before)
     probability = absorbed_probability(move, expected, noise)
 
-    near_close = (minute < opening) | (minute + declared.ABSORPTION_MINUTES >= closing)
     verdict = np.select(
         [
             ~chosen["has_current_price"].to_numpy(),
-            near_close,
+            minute < opening,
+            minute >= closing,
+            minute + declared.ABSORPTION_MINUTES >= closing,
             np.isnan(before) | np.isnan(after),
             np.isnan(noise),
             probability >= declared.ABSORBED_FROM,
             probability <= 1.0 - declared.ABSORBED_FROM,
         ],
-        ["no_current_price", "near_close", "no_lit_prices", "no_volatility", "absorbed", "moved"],
+        ["no_current_price", "before_open", "after_close", "near_close", "no_lit_prices", "no_volatility", "absorbed", "moved"],
         "unclear",
     )
     judged = np.isin(verdict, ("absorbed", "moved", "unclear"))

@@ -186,7 +186,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "offexchange_activity",
         Stage.FACTORS,
-        1,
+        2,
         "flowlake.flow.offexchange:offexchange_activity",
         (Read("offexchange_prints", required=True), Read("lit_bars_1m", required=True), Read("equity_bars_1d")),
         ("offexchange_activity", "offexchange_blocks", "offexchange_levels"),
