@@ -23,6 +23,7 @@ from flowlake.flow._offexchange_kernels import rank_correlations
 from flowlake.flow.offexchange import offexchange_activity
 from flowlake.flow.offexchange_blocks import absorbed_probability
 from flowlake.flow.offexchange_levels import level_width
+from flowlake.lake.asof import adjust_for_splits
 from flowlake.market import MarketSpec, build
 from flowlake.pipeline.plan import by_name
 from flowlake.sources import massive
@@ -721,6 +722,30 @@ def test_the_link_says_why_it_abstains() -> None:
     assert link(history(0.4, 0.2, days=DAYS), options)[("premium", 0)]["reason"] == "constant"
     assert link(history(0.4, 0.2, days=DAYS[-19:]), options)[("premium", 0)]["reason"] == "few_pairs"
     assert link(history(0.4, 0.2, days=[]), options)[("premium", 0)]["reason"] == "no_pressure"
+
+
+def test_the_link_counts_sessions_under_an_earlier_ticker() -> None:
+    driver = np.random.default_rng(11).uniform(-0.9, 0.9, 66)
+    earlier = pl.when(pl.col(SESSION) < DAYS[-3]).then(pl.lit("OLD")).otherwise(pl.lit("ABC")).alias("underlying")
+    frames = {
+        "offexchange_activity": history(0.4, driver, days=DAYS),
+        "daily_factors": history(0.4, driver, days=DAYS).with_columns(
+            premium_usd=pl.lit(1_000.0),
+            call_premium_usd=500.0 * (1.0 + pl.col("pressure")),
+            put_premium_usd=500.0 * (1.0 - pl.col("pressure")),
+        ),
+        "flow_factors": history(0.4, driver, days=DAYS).with_columns(net_call_put_imbalance=-pl.col("pressure")),
+    }
+    event = {"underlying": "OLD", "ex_date": DAYS[-3], "kind": "symbol_change", "ratio": None, "new_symbol": "ABC"}
+    changes = pl.DataFrame([event], schema_overrides={"ratio": pl.Float64})
+    inputs = {}
+    for read in by_name()["offexchange_options_link"].reads:
+        named = frames[read.dataset].with_columns(earlier)
+        inputs[read.dataset] = adjust_for_splits(named, DATASETS[read.dataset], changes) if read.adjust else named
+    table = offexchange_history.offexchange_options_link(inputs, DAY).tables["offexchange_options_link"]
+    in_step = conformed("offexchange_options_link", table).filter(pl.col("lag_sessions") == 0).sort("measure")
+    assert in_step.select("underlying", "measure", "pairs").rows() == [("ABC", "premium", 60), ("ABC", "signed_premium", 60)]
+    assert in_step["rank_correlation"].to_list() == pytest.approx([1.0, -1.0])
 
 
 # --- The market and the plan -----------------------------------------------------------------------------------------------------

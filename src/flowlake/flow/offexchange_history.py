@@ -86,7 +86,8 @@ def offexchange_accumulation(inputs: Inputs, session: date) -> Output:
 def offexchange_options_link(inputs: Inputs, session: date) -> Output:
     """Six rows per underlying with option factors on the session: two measures, three lags.
 
-    Required inputs, over `LINK_SESSIONS` + 1 sessions: daily_factors, offexchange_activity. Optional: flow_factors.
+    Required inputs, over `LINK_SESSIONS` + 1 sessions and under today's tickers: daily_factors, offexchange_activity. Optional:
+    flow_factors. Only shares of premium and of volume are read, which no split changes.
     """
     premium = inputs["daily_factors"]
     names = premium.filter(pl.col(SESSION) == session)["underlying"].unique().sort()

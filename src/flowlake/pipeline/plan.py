@@ -355,12 +355,12 @@ STEPS: tuple[Step, ...] = (
     Step(
         "offexchange_options_link",
         Stage.HISTORY,
-        1,
+        2,
         "flowlake.flow.offexchange_history:offexchange_options_link",
         (
-            Read("daily_factors", sessions=LINK_SESSIONS + 1, required=True),
-            Read("offexchange_activity", sessions=LINK_SESSIONS + 1, required=True),
-            Read("flow_factors", sessions=LINK_SESSIONS + 1),
+            Read("daily_factors", sessions=LINK_SESSIONS + 1, required=True, adjust=True),
+            Read("offexchange_activity", sessions=LINK_SESSIONS + 1, required=True, adjust=True),
+            Read("flow_factors", sessions=LINK_SESSIONS + 1, adjust=True),
         ),
         ("offexchange_options_link",),
         vintage=True,
