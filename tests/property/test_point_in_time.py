@@ -28,7 +28,8 @@ from flowlake.core.sessions import decision_time, next_session, offset, sessions
 from flowlake.core.settings import S3Access, Settings
 from flowlake.datasets.curated import CORPORATE_ACTIONS, EQUITY_BARS_1D, OPEN_INTEREST, OPTION_BARS_1D
 from flowlake.datasets.factors import DAILY_FACTORS
-from flowlake.datasets.model import KNOWN_AT, SESSION, Adjust, Dataset
+from flowlake.datasets.flow_factors import FLOW_FACTORS, VENUE_FLOW
+from flowlake.datasets.model import KNOWN_AT, SESSION, Adjust, Dataset, Layer
 from flowlake.datasets.raw import RATES_FILE
 from flowlake.datasets.raw_vendors import VENDORS
 from flowlake.datasets.registry import DATASETS
@@ -574,6 +575,26 @@ def test_contracts_multiply_by_whole_ratios_alone_and_shares_by_all(ratio: float
     row = adjust_for_splits(frame, DAILY_FACTORS, table).row(0, named=True)
     assert (row["spot_close"], row["stock_volume"]) == pytest.approx((700.0 / ratio, 301 * ratio), rel=1e-14)
     assert (row["option_volume"], row["call_volume"]) == (volume, None)
+    for ds, expected in ((FLOW_FACTORS, "opening_buy_call_volume"), (VENUE_FLOW, "net_volume")):
+        columns = {"underlying": ["AAQ"], expected: [301.5]} | ({"net_delta_shares": [301.5]} if ds is FLOW_FACTORS else {})
+        flow = adjust_for_splits(of_days(pl.DataFrame(columns), DAYS[0]), ds, table).row(0, named=True)
+        assert flow[expected] == 301.5 * (volume / 301), "a count that is expected, not seen, is one of contracts too"
+        assert flow.get("net_delta_shares", 301.5 * ratio) == pytest.approx(301.5 * ratio, rel=1e-14)
+
+
+def test_the_unit_of_a_quantity_is_how_a_split_changes_it() -> None:
+    """Whole-ratio counts and shares differ in no type: a decimal number of contracts is expected, one of shares is usual."""
+    numbers_of_series = {("flow_packets", "leg_count")}
+    wrong = [
+        (ds.name, column.name)
+        for ds in DATASETS.values()
+        if "underlying" in ds.column_names and ds.layer is not Layer.RAW
+        for column in ds.columns
+        if (ds.name, column.name) not in numbers_of_series
+        and ({"contracts": Adjust.CONTRACTS, "shares": Adjust.SHARES}.get(column.unit) is not column.adjust)
+        and (column.unit in ("contracts", "shares") or column.adjust in (Adjust.CONTRACTS, Adjust.SHARES))
+    ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("filed_under", [("AAQ",), ("BBQ",), ("AAQ", "BBQ")])

@@ -250,9 +250,8 @@ def test_repeated_flow_is_the_lesser_of_two_sessions_that_follow_one_another() -
 def adjusted(frame: pl.DataFrame, dataset: Dataset, ratio: float) -> pl.DataFrame:
     """What the reader does to rows before a split, by the declarations."""
     divided = [pl.col(c.name) / ratio for c in dataset.columns if c.adjust is Adjust.PRICE]
-    multiplied = [
-        (pl.col(c.name) * ratio).cast(c.dtype) for c in dataset.columns if c.adjust in (Adjust.QUANTITY, Adjust.INVERSE_PRICE)
-    ]
+    grow = (Adjust.SHARES, Adjust.CONTRACTS, Adjust.INVERSE_PRICE)
+    multiplied = [(pl.col(c.name) * ratio).cast(c.dtype) for c in dataset.columns if c.adjust in grow]
     return frame.with_columns(*divided, *multiplied)
 
 

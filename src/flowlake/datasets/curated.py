@@ -53,10 +53,8 @@ _OHLC = (
 )
 _OHLC_CHECKS = (NotAbove("low", "open"), NotAbove("low", "close"), NotAbove("open", "high"), NotAbove("close", "high"))
 _TRANSACTIONS = Column("transactions", pl.Int64(), "Number of trades, where the vendor has it.", nullable=True, checks=NOT_NEGATIVE)
-_CONTRACT_VOLUME = Column("volume", pl.Int64(), "Contracts.", unit="contracts", checks=NOT_NEGATIVE, adjust=Adjust.QUANTITY)
-_SHARE_VOLUME = Column(
-    "volume", pl.Float64(), "Shares; can be decimal.", unit="shares", checks=NOT_NEGATIVE, adjust=Adjust.QUANTITY
-)
+_CONTRACT_VOLUME = Column("volume", pl.Int64(), "Contracts.", unit="contracts", checks=NOT_NEGATIVE, adjust=Adjust.CONTRACTS)
+_SHARE_VOLUME = Column("volume", pl.Float64(), "Shares; can be decimal.", unit="shares", checks=NOT_NEGATIVE, adjust=Adjust.SHARES)
 
 
 def _flag(name: str, doc: str) -> Column:
@@ -109,7 +107,7 @@ OPTION_TRADES = Dataset(
         *CONTRACT_COLUMNS,
         Column("ts_utc", UTC_NS, "Time at the securities information processor (milliseconds in older files)."),
         _price("price", "Price."),
-        Column("size", pl.Int64(), "Contracts.", unit="contracts", checks=POSITIVE, adjust=Adjust.QUANTITY),
+        Column("size", pl.Int64(), "Contracts.", unit="contracts", checks=POSITIVE, adjust=Adjust.CONTRACTS),
         Column("premium_usd", pl.Float64(), "Price x size x multiplier, exact to 1/10,000 dollar.", unit="USD"),
         Column("exchange", pl.Int64(), "Vendor's exchange id."),
         Column("condition", pl.Int64(), "First sale condition id; 0 where the file has none."),
@@ -162,8 +160,12 @@ OPTION_QUOTES_EOD = Dataset(
         Column("ts_utc", UTC_NS, "Moment of the quote; the close where the vendor gives only the capture."),
         Column("bid", pl.Float64(), "Bid.", unit="USD per share", nullable=True, checks=POSITIVE, adjust=Adjust.PRICE),
         Column("ask", pl.Float64(), "Ask.", unit="USD per share", nullable=True, checks=POSITIVE, adjust=Adjust.PRICE),
-        Column("bid_size", pl.Float64(), "Size at the bid.", unit="contracts", nullable=True, checks=NOT_NEGATIVE),
-        Column("ask_size", pl.Float64(), "Size at the ask.", unit="contracts", nullable=True, checks=NOT_NEGATIVE),
+        Column(
+            "bid_size", pl.Float64(), "Size at the bid.", "contracts", nullable=True, checks=NOT_NEGATIVE, adjust=Adjust.CONTRACTS
+        ),
+        Column(
+            "ask_size", pl.Float64(), "Size at the ask.", "contracts", nullable=True, checks=NOT_NEGATIVE, adjust=Adjust.CONTRACTS
+        ),
         Column("spot", pl.Float64(), "Underlying in the vendor's file.", nullable=True, checks=POSITIVE, adjust=Adjust.PRICE),
         Column("vendor_iv", pl.Float64(), "Vendor's implied volatility.", unit="per 1.00", nullable=True, checks=POSITIVE),
         Column("vendor_delta", pl.Float64(), "Vendor's delta.", nullable=True, checks=(Between(-1.0001, 1.0001),)),
@@ -189,7 +191,7 @@ OPEN_INTEREST = Dataset(
             "Open contracts at the close of `oi_session`.",
             unit="contracts",
             checks=NOT_NEGATIVE,
-            adjust=Adjust.QUANTITY,
+            adjust=Adjust.CONTRACTS,
         ),
         _flag("root_is_inferred", "The vendor gives no root: it was inferred from the expiry and the pair of rows."),
         Column("source", pl.String(), "Raw dataset."),

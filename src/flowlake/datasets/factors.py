@@ -191,7 +191,7 @@ OPTION_IV = Dataset(
             unit="contracts",
             nullable=True,
             checks=_NOT_NEGATIVE,
-            adjust=Adjust.QUANTITY,
+            adjust=Adjust.CONTRACTS,
         ),
         _text("quality", "ok, or why `iv` is null.", QUALITIES, nullable=False),
     ),
@@ -217,7 +217,7 @@ def _factor(
 
 
 def _contracts(name: str, formula: str, needs: str = "one traded contract") -> Column:
-    return _factor(name, formula, needs, "contracts", dtype=pl.Int64(), checks=_NOT_NEGATIVE, adjust=Adjust.QUANTITY)
+    return _factor(name, formula, needs, "contracts", dtype=pl.Int64(), checks=_NOT_NEGATIVE, adjust=Adjust.CONTRACTS)
 
 
 def _premium(name: str, formula: str, needs: str = "one traded contract") -> Column:
@@ -275,7 +275,7 @@ _STOCK_VOLUME = _factor(
     "a stock bar",
     "shares",
     checks=_NOT_NEGATIVE,
-    adjust=Adjust.QUANTITY,
+    adjust=Adjust.SHARES,
 )
 _SHORT_OTM_FLOW = (
     _contracts("otm_short_call_volume", f"Calls traded that {_SHORT_OTM}.", "a spot"),
@@ -709,7 +709,7 @@ FACTOR_PANEL = Dataset(
             "open interest of this session and the one before",
             "contracts",
             dtype=pl.Int64(),
-            adjust=Adjust.QUANTITY,
+            adjust=Adjust.CONTRACTS,
         ),
         _factor(
             "oi_change_ratio",

@@ -53,7 +53,7 @@ def _usd(name: str, formula: str, needs: str) -> Column:
 
 
 def _shares(name: str, formula: str, needs: str) -> Column:
-    return _factor(name, formula, needs, "shares", adjust=Adjust.QUANTITY)
+    return _factor(name, formula, needs, "shares", adjust=Adjust.SHARES)
 
 
 def _count(name: str, doc: str, unit: str, adjust: Adjust | None = None) -> Column:
@@ -123,7 +123,7 @@ OPENING = (
             _OPENING,
             "contracts",
             _NOT_NEGATIVE,
-            Adjust.QUANTITY,
+            Adjust.CONTRACTS,
         )
         for side in RIGHTS
     ),
@@ -202,7 +202,7 @@ FLOW_FACTORS = Dataset(
         UNDERLYING,
         Column("is_index", pl.Boolean(), "Some of its contracts are European: a cash-settled index."),
         _count("eligible_prints", "Prints that count: in the vendor's volume and not cancelled.", "prints"),
-        _count("eligible_volume", "Their contracts.", "contracts", Adjust.QUANTITY),
+        _count("eligible_volume", "Their contracts.", "contracts", Adjust.CONTRACTS),
         Column("eligible_premium_usd", pl.Float64(), "Their premium, exact to 1/10,000 USD.", unit="USD", checks=_NOT_NEGATIVE),
         *FLOW_VALUES,
         Column("not_available", pl.List(pl.String()), "Why factors of this row are null: `factor: reason`, sorted."),
@@ -241,7 +241,7 @@ FLOW_MINUTES = Dataset(
         UNDERLYING,
         _MINUTE,
         *_MINUTE_FLOW,
-        Column("volume", pl.Int64(), f"Contracts. {_AT_ONCE}", unit="contracts", checks=_NOT_NEGATIVE, adjust=Adjust.QUANTITY),
+        Column("volume", pl.Int64(), f"Contracts. {_AT_ONCE}", unit="contracts", checks=_NOT_NEGATIVE, adjust=Adjust.CONTRACTS),
         _minute_usd("call_premium_usd", "Premium in calls.", signed=False),
         _minute_usd("put_premium_usd", "Premium in puts.", signed=False),
         _minute_usd(
@@ -257,7 +257,7 @@ FLOW_MINUTES = Dataset(
             f"{_AT_ONCE}",
             unit="shares",
             nullable=True,
-            adjust=Adjust.QUANTITY,
+            adjust=Adjust.SHARES,
         ),
         Column(
             "spot",
@@ -330,10 +330,10 @@ VENUE_FLOW = Dataset(
         UNDERLYING,
         Column("exchange", pl.Int64(), "Vendor's exchange id."),
         _count("prints", "Eligible prints.", "prints"),
-        _count("volume", "Their contracts.", "contracts", Adjust.QUANTITY),
+        _count("volume", "Their contracts.", "contracts", Adjust.CONTRACTS),
         Column("premium_usd", pl.Float64(), "Their premium.", unit="USD", checks=_NOT_NEGATIVE),
         _factor("side_coverage", "Share of the premium whose side is known.", "premium", "share", _SHARE),
-        _factor("net_volume", "Sum of contracts x (2p - 1).", _SIDE, "contracts", adjust=Adjust.QUANTITY),
+        _factor("net_volume", "Sum of contracts x (2p - 1).", _SIDE, "contracts", adjust=Adjust.CONTRACTS),
         _usd("net_premium_usd", "Sum of premium x (2p - 1).", _SIDE),
         _usd("iso_premium_usd", "Premium of intermarket sweep prints.", "nothing"),
         _usd("retail_premium_usd", "Premium of single-leg auctions that were not swept.", "nothing"),
@@ -362,7 +362,7 @@ FLOW_PROFILES = Dataset(
             "1: read after a split it says how many of today's contracts one of this session is.",
             unit="contracts",
             checks=_NOT_NEGATIVE,
-            adjust=Adjust.QUANTITY,
+            adjust=Adjust.CONTRACTS,
         ),
         Column("minutes", pl.List(pl.Int64()), "Minutes of the New York day with a print, ascending."),
         Column("minute_premium_cents", pl.List(pl.Int64()), "Their premium in whole cents."),
@@ -460,6 +460,7 @@ SCORES = (
         _SAMPLE,
         "contracts",
         _NOT_NEGATIVE,
+        Adjust.CONTRACTS,
     ),
     _factor("volume_residual", "ln(1 + contracts) less its expectation.", _SAMPLE, "logarithms"),
     _factor(

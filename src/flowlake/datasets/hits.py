@@ -241,7 +241,7 @@ FLOW_HITS = Dataset(
         ),
         _int("packets", "Number of packets.", "packets"),
         _int("fills", "Their prints.", "prints"),
-        _int("size", "Their contracts.", "contracts", adjust=Adjust.QUANTITY),
+        _int("size", "Their contracts.", "contracts", adjust=Adjust.CONTRACTS),
         Column("premium_usd", pl.Float64(), "Their premium.", unit="USD", checks=_NOT_NEGATIVE),
         _float(
             "premium_z",
@@ -263,13 +263,13 @@ FLOW_HITS = Dataset(
             "ln(strike / spot) outwards: positive out of the money. Spot as in `flow_minutes` at the packet's first minute.",
             "logarithms",
         ),
-        _int("open_interest_open", "Open interest at the close before.", "contracts", nullable=True, adjust=Adjust.QUANTITY),
+        _int("open_interest_open", "Open interest at the close before.", "contracts", nullable=True, adjust=Adjust.CONTRACTS),
         _int(
             "volume_so_far",
             "The contract's volume up to the packet's last print.",
             "contracts",
             nullable=True,
-            adjust=Adjust.QUANTITY,
+            adjust=Adjust.CONTRACTS,
         ),
         Column(
             "conditions",

@@ -31,8 +31,10 @@ class Adjust(StrEnum):
 
     PRICE = "price"
     """divided by the ratio: prices and strikes per share"""
-    QUANTITY = "quantity"
-    """multiplied by the ratio: shares; contracts and open interest only where the ratio is whole, as the clearing house does"""
+    SHARES = "shares"
+    """multiplied by the ratio: shares of the underlying"""
+    CONTRACTS = "contracts"
+    """multiplied by the ratio where it is whole, as the clearing house does: contracts traded, open or expected"""
     INVERSE_PRICE = "inverse_price"
     """multiplied by the ratio: per dollar of the underlying, such as gamma per share"""
 

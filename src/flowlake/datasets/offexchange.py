@@ -78,7 +78,7 @@ def _figure(
 
 
 def _volume(name: str, doc: str, *, nullable: bool = False) -> Column:
-    return _figure(name, doc, _SHARES, NOT_NEGATIVE, nullable=nullable, adjust=Adjust.QUANTITY)
+    return _figure(name, doc, _SHARES, NOT_NEGATIVE, nullable=nullable, adjust=Adjust.SHARES)
 
 
 def _usd(name: str, doc: str) -> Column:
@@ -108,7 +108,7 @@ OFFEXCHANGE_PRINTS = Dataset(
         Column("participant_ts_utc", UTC_NS, "Time of execution as the reporting firm states it.", nullable=True),
         Column("trf_ts_utc", UTC_NS, "Time at the reporting facility.", nullable=True),
         _price("price", "Price; can have fractions of a cent."),
-        Column("size", pl.Float64(), "Shares; can be decimal.", unit=_SHARES, checks=POSITIVE, adjust=Adjust.QUANTITY),
+        Column("size", pl.Float64(), "Shares; can be decimal.", unit=_SHARES, checks=POSITIVE, adjust=Adjust.SHARES),
         Column("notional_usd", pl.Float64(), "Price x size, rounded to 1/10,000 dollar.", unit="USD", checks=NOT_NEGATIVE),
         Column("trf_id", pl.Int64(), "Vendor's id of the reporting facility.", checks=POSITIVE),
         Column("condition", pl.Int64(), "First sale condition id; 0 where the file has none, which is a regular sale."),
@@ -149,7 +149,7 @@ LIT_BARS_1M = Dataset(
             _price(name, f"{which} price among the trades that may set it; null where none may.", nullable=True)
             for name, which in (("open", "First"), ("high", "Highest"), ("low", "Lowest"), ("close", "Last"))
         ),
-        Column("volume", pl.Float64(), "Shares; can be decimal.", unit=_SHARES, checks=NOT_NEGATIVE, adjust=Adjust.QUANTITY),
+        Column("volume", pl.Float64(), "Shares; can be decimal.", unit=_SHARES, checks=NOT_NEGATIVE, adjust=Adjust.SHARES),
         Column("notional_usd", pl.Float64(), "Sum of price x size.", unit="USD", checks=NOT_NEGATIVE),
         Column("transactions", pl.Int64(), "Trades in the volume.", checks=POSITIVE),
         _flag("is_regular", "Inside the regular session."),
@@ -185,8 +185,8 @@ OFFEXCHANGE_ACTIVITY = Dataset(
         _usd("off_notional_usd", "Dollars off exchange."),
         _count("off_prints", "Prints off exchange in the volume."),
         _count("cancelled_prints", "Prints that were cancelled."),
-        _figure("median_size", "Median print.", _SHARES, POSITIVE, adjust=Adjust.QUANTITY),
-        _figure("largest_size", "Largest print.", _SHARES, POSITIVE, adjust=Adjust.QUANTITY),
+        _figure("median_size", "Median print.", _SHARES, POSITIVE, adjust=Adjust.SHARES),
+        _figure("largest_size", "Largest print.", _SHARES, POSITIVE, adjust=Adjust.SHARES),
         _volume("odd_lot_volume", "Of prints below 100 shares."),
         _volume("round_lot_volume", "Of prints of 100 to 1,999 shares."),
         _volume(
@@ -241,7 +241,7 @@ OFFEXCHANGE_BLOCKS = Dataset(
         Column("ts_utc", UTC_NS, "Time at the securities information processor."),
         Column("executed_utc", UTC_NS, "Time of execution, else of the report: the watch begins there."),
         _price("price", "Price."),
-        Column("size", pl.Float64(), "Shares.", unit=_SHARES, checks=POSITIVE, adjust=Adjust.QUANTITY),
+        Column("size", pl.Float64(), "Shares.", unit=_SHARES, checks=POSITIVE, adjust=Adjust.SHARES),
         Column("notional_usd", pl.Float64(), "Price x size.", unit="USD", checks=NOT_NEGATIVE),
         Column("condition_group", pl.String(), "Group of its sale conditions."),
         Column("side", pl.Int64(), "1 bought, -1 sold by the one who wanted to trade; null unknown.", nullable=True),

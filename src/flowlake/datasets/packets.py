@@ -68,7 +68,7 @@ def _share(name: str, doc: str, *, nullable: bool = False) -> Column:
 
 
 def _contracts(name: str, doc: str, *, nullable: bool = False, checks: tuple[Check, ...] = _NOT_NEGATIVE) -> Column:
-    return Column(name, pl.Int64(), doc, unit="contracts", nullable=nullable, checks=checks, adjust=Adjust.QUANTITY)
+    return Column(name, pl.Int64(), doc, unit="contracts", nullable=nullable, checks=checks, adjust=Adjust.CONTRACTS)
 
 
 def _count(name: str, doc: str, unit: str, *, nullable: bool = False) -> Column:
@@ -213,6 +213,7 @@ FLOW_PACKETS = Dataset(
             "multiplier.",
             unit="shares",
             nullable=True,
+            adjust=Adjust.SHARES,
         ),
         _contracts("open_interest_open", "Open interest of the contract at the close before; null for packages.", nullable=True),
         _contracts("volume_before", "Eligible contracts of this contract before `first_ts_utc`; null for packages.", nullable=True),
@@ -301,6 +302,7 @@ FLOW_RECEIPTS = Dataset(
             "Contracts of these packets, each weighted by its opening probability.",
             unit="contracts",
             checks=_POSITIVE,
+            adjust=Adjust.CONTRACTS,
         ),
         _contracts("volume", "Eligible contracts of the session.", checks=_POSITIVE),
         _contracts(

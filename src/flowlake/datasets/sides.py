@@ -105,7 +105,7 @@ def _price(name: str, doc: str) -> Column:
 
 
 def _size(name: str, doc: str) -> Column:
-    return Column(name, pl.Float64(), doc, unit="contracts", nullable=True, checks=_NOT_NEGATIVE, adjust=Adjust.QUANTITY)
+    return Column(name, pl.Float64(), doc, unit="contracts", nullable=True, checks=_NOT_NEGATIVE, adjust=Adjust.CONTRACTS)
 
 
 TRADE_SIDES = Dataset(

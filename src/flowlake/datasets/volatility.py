@@ -158,7 +158,7 @@ EXPOSURES = Dataset(
             checks=(OneOf(("close", "open")),),
         ),
         *(
-            _count(f"{side}_open_interest", f"Open {side}s.", "contracts", nullable=False, adjust=Adjust.QUANTITY)
+            _count(f"{side}_open_interest", f"Open {side}s.", "contracts", nullable=False, adjust=Adjust.CONTRACTS)
             for side in ("call", "put")
         ),
         *_side("gamma_usd", "Change of delta", "USD per 1 % move of the underlying"),
@@ -169,6 +169,7 @@ EXPOSURES = Dataset(
             "Open contracts of the strike without a volatility: what the sums lack.",
             "contracts",
             nullable=False,
+            adjust=Adjust.CONTRACTS,
         ),
     ),
     sort_by=("underlying", "strike"),

@@ -154,7 +154,7 @@ def adjust_for_splits(frame: pl.DataFrame, ds: Dataset, actions: pl.DataFrame) -
     joined = frame.join(factors, on=["underlying", SESSION], how="left", maintain_order="left")
     by_contract = "contract" in (column.name for column in ds.columns)
     adjusted = [
-        _adjusted(pl.col(c.name), c.adjust, by_contract or (c.adjust is Adjust.QUANTITY and c.dtype.is_integer())).cast(c.dtype)
+        _adjusted(pl.col(c.name), c.adjust, by_contract or c.adjust is Adjust.CONTRACTS).cast(c.dtype)
         for c in ds.columns
         if c.adjust is not None and c.name in frame.columns
     ]

@@ -284,7 +284,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "flow_scores",
         Stage.HISTORY,
-        1,
+        2,
         "flowlake.flow.abnormality:flow_scores",
         (
             Read(
