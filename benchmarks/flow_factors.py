@@ -147,7 +147,7 @@ def main(counts: tuple[int, ...]) -> None:
     packets = flow_packets(small, T).tables["flow_packets"]
     warm = typed(flow_factors({**small, "flow_packets": packets}, T).tables, T)
     flow_scores(history(warm), T)
-    flow_hits({"flow_packets": packets, **history(warm), "flow_minutes": warm["flow_minutes"]}, T)
+    flow_hits({"flow_packets": packets, **history(warm), "flow_minutes": warm["flow_minutes"], "contracts": small["contracts"]}, T)
     print("| prints | packets | flow_factors s / M | MB | flow_scores s / M | MB | flow_hits s / M | MB | hits |")
     print("|---|---|---|---|---|---|---|---|---|")
     for prints in counts:
@@ -157,7 +157,7 @@ def main(counts: tuple[int, ...]) -> None:
         made, factors_s, factors_mb = measured(lambda given=given: typed(flow_factors(given, T).tables, T))  # type: ignore[misc]
         past = history(made)
         _, scores_s, scores_mb = measured(lambda past=past: flow_scores(past, T).tables)  # type: ignore[misc]
-        asked = {"flow_packets": packets, **past, "flow_minutes": made["flow_minutes"]}
+        asked = {"flow_packets": packets, **past, "flow_minutes": made["flow_minutes"], "contracts": inputs["contracts"]}
         hits, hits_s, hits_mb = measured(lambda asked=asked: flow_hits(asked, T).tables)  # type: ignore[misc]
         millions = prints / 1e6
         print(

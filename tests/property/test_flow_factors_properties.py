@@ -22,7 +22,7 @@ from flowlake.flow.abnormality import minute_scores
 from flowlake.flow.factors import flow_factors
 from flowlake.flow.hits import flow_hits
 from unit.test_factors_daily import CALL, FAR, LEGS, PUT, T, implied, master, stock, table, trade
-from unit.test_flow_classifiers import minutes, packet, profile
+from unit.test_flow_classifiers import listed, minutes, packet, profile
 
 BY_NAME = {dataset.name: dataset for dataset in FLOW_DATASETS}
 OPEN = sessions.open_utc(T)
@@ -226,6 +226,7 @@ def hits_of(chosen: list[dict[str, Any]]) -> pl.DataFrame:
         identity = {"packet_id": f"XYZ-{each['minute']:02}-{i}", "contracts": each["size"], "volume_so_far": volume[contract]}
         rows.append(packet(each["minute"], of=each["of"], **changes, **identity))
     inputs = {"flow_packets": table(FLOW_PACKETS, rows), "flow_profiles": profile(100), "flow_minutes": minutes()}
+    inputs["contracts"] = listed(*rows)
     return FLOW_HITS.conform(flow_hits(inputs, T).tables["flow_hits"], T)
 
 

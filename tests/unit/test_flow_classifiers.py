@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import asdict, replace
 from datetime import date, time, timedelta
@@ -65,13 +66,19 @@ def minutes(spot: float = 100.0) -> pl.DataFrame:
     return table(FLOW_MINUTES, [{**row, "underlying": "XYZ", "ts_utc": AT + timedelta(minutes=m), "spot": spot} for m in range(60)])
 
 
+def listed(*packets: dict[str, Any], **terms: Any) -> pl.DataFrame:
+    """`contracts` with those of the packets, American on 100 shares where `terms` says nothing else."""
+    legs = {each["contract"]: {n: each[n] for n in CALL if n != "root"} | {"root": "XYZ"} for each in packets if each["contract"]}
+    return master(*({**each, "exercise": "american", **terms} for each in legs.values()))
+
+
 def hits(
     *packets: dict[str, Any], past: pl.DataFrame | None = None, changed: FlowThresholds = DEFAULTS, **more: pl.DataFrame
 ) -> Any:
     given = pl.DataFrame(list(asdict(changed).items()), schema={"name": pl.String, "value": pl.Float64}, orient="row")
     inputs = {
         "flow_packets": table(FLOW_PACKETS, list(packets)), "flow_profiles": profile(100) if past is None else past,
-        "flow_minutes": minutes(), THRESHOLDS: given, **more,
+        "flow_minutes": minutes(), "contracts": listed(*packets), THRESHOLDS: given, **more,
     }  # fmt: skip
     found = FLOW_HITS.conform(flow_hits(inputs, T).tables["flow_hits"], T)
     return {row["rule"]: row for row in found.rows(named=True)}
@@ -239,6 +246,30 @@ def test_a_lottery_ticket_is_cheap_and_far() -> None:
     assert "far_otm_lottery" not in hits({**far, "strike": 116.0})
 
 
+def test_an_adjusted_contract_has_no_place_beside_the_spot() -> None:
+    """XYZ1 delivers 10 shares: a strike of 5 asks for as much as one of 50 on a share, and the put is not far from the money."""
+    cheap = {"structure": "split", "vwap": 0.3, "size": 500, "contracts": 500, "premium_usd": 15_000.0, "days_to_expiry": 1}
+    put = packet(of=leg("P", 5.0, 1), **cheap)
+    assert hits(put)["far_otm_lottery"]["otm_distance"] == pytest.approx(math.log(20.0))
+    adjusted = listed(put, is_adjusted=True, multiplier=10.0)
+    assert "far_otm_lottery" not in hits(put, contracts=adjusted)
+    each = [packet(i, of=leg("P", 5.0), **{**cheap, "premium_usd": 30_000.0}) for i in range(3)]
+    assert "otm_short_dated" in hits(*each)
+    assert "otm_short_dated" not in hits(*each, contracts=listed(*each, is_adjusted=True))
+    unknown = listed(put).clear()
+    assert "far_otm_lottery" not in hits(put, contracts=unknown), "what a contract delivers that the master lacks is not known"
+
+
+def test_an_adjusted_contract_is_neither_pinned_nor_deep_in_the_money() -> None:
+    pin = packet(of=leg("C", 100.5, 1), days_to_expiry=1)
+    assert doubts(pin, contracts=listed(pin, is_adjusted=True)) == []
+    assert hits(pin, contracts=listed(pin, is_adjusted=True))["sweep"]["otm_distance"] is None
+    deep = packet(of=leg("C", 85.0, 10))
+    assert doubts(deep, corporate_actions=dividend_tomorrow()) == ["possible_dividend_play"]
+    adjusted = listed(deep, is_adjusted=True)
+    assert doubts(deep, corporate_actions=dividend_tomorrow(), contracts=adjusted) == []
+
+
 def test_a_burst_gathers_within_its_interval() -> None:
     each = [packet(0, structure="single", premium_usd=10_000.0, days_to_expiry=0, size=10, contracts=10) for _ in range(5)]
     each = [{**one, "packet_id": f"XYZ-0-{i}"} for i, one in enumerate(each)]
@@ -268,6 +299,12 @@ def test_another_contract_of_the_same_size_is_a_possible_leg() -> None:
     assert doubts(packet(), {**later, **beside}) == ["possible_leg", "possible_roll"]
 
 
+def dividend_tomorrow(known: timedelta = timedelta(days=-9)) -> pl.DataFrame:
+    event = {"underlying": "XYZ", "ex_date": sessions.next_session(T), "kind": "cash_dividend", "cash_amount_usd": 1.0}
+    actions = pl.DataFrame([event], schema={**curated.CORPORATE_ACTIONS.polars_schema(), "session": pl.Date()}, orient="row")
+    return actions.with_columns(known_at_utc=pl.lit(AT + known).cast(pl.Datetime("ns", "UTC")))
+
+
 def test_other_doubts() -> None:
     european = master(PUT)
     assert doubts(packet(of=PUT), contracts=european) == ["possible_hedge"]
@@ -276,11 +313,9 @@ def test_other_doubts() -> None:
     pin = packet(of=leg("C", 100.5, 1), days_to_expiry=1)
     assert doubts(pin) == ["possible_expiry_pin"]
     deep = packet(of=leg("C", 85.0, 10))
-    event = {"underlying": "XYZ", "ex_date": sessions.next_session(T), "kind": "cash_dividend", "cash_amount_usd": 1.0}
-    actions = pl.DataFrame([event], schema={**curated.CORPORATE_ACTIONS.polars_schema(), "session": pl.Date()}, orient="row")
-    announced = actions.with_columns(known_at_utc=pl.lit(AT - timedelta(days=9)).cast(pl.Datetime("ns", "UTC")))
+    announced = dividend_tomorrow()
     assert doubts(deep, corporate_actions=announced) == ["possible_dividend_play"]
-    unknown_then = actions.with_columns(known_at_utc=pl.lit(AT + timedelta(hours=9)).cast(pl.Datetime("ns", "UTC")))
+    unknown_then = dividend_tomorrow(known=timedelta(hours=9))
     assert doubts(deep, corporate_actions=unknown_then) == []
     assert hits(deep, corporate_actions=announced)["sweep"]["confidence"] == pytest.approx(
         CONFIDENCE["confirmed"] * CONFIDENCE["doubt"]
@@ -325,6 +360,7 @@ def test_other_thresholds_make_the_hits_restatable(tmp_path: Path) -> None:
     index = Index(store)
     for ds, frame in (
         (FLOW_PACKETS, table(FLOW_PACKETS, [packet()])),
+        (curated.CONTRACTS, listed(packet())),
         (curated.CORPORATE_ACTIONS, curated.CORPORATE_ACTIONS.empty()),
     ):
         made = ds.conform(frame.drop("session"), T)

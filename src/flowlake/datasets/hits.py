@@ -260,7 +260,9 @@ FLOW_HITS = Dataset(
         _int("days_to_expiry", "Calendar days to expiry.", "days"),
         _float(
             "otm_distance",
-            "ln(strike / spot) outwards: positive out of the money. Spot as in `flow_minutes` at the packet's first minute.",
+            "ln(strike / spot) outwards: positive out of the money. Spot as in `flow_minutes` at the packet's first minute. Null "
+            "without a spot, and of adjusted contracts, whose strike is not one of a share; rules and doubts that ask for it pass "
+            "these over.",
             "logarithms",
         ),
         _int("open_interest_open", "Open interest at the close before.", "contracts", nullable=True, adjust=Adjust.CONTRACTS),

@@ -42,8 +42,8 @@ _LOOKED_AT = ("underlying", "contracts", "contract", "right", "expiry", "first_t
 
 
 def flow_hits(inputs: Inputs, session: date) -> Output:
-    """Reads `flow_packets`, and whatever exists of `flow_profiles` of up to `BASELINE_SESSIONS` sessions, `flow_minutes`,
-    `contracts`, `corporate_actions` and the thresholds of the settings.
+    """Reads `flow_packets` and `contracts`, and whatever exists of `flow_profiles` of up to `BASELINE_SESSIONS` sessions,
+    `flow_minutes`, `corporate_actions` and the thresholds of the settings.
     """
     thresholds = thresholds_of(inputs)
     packets = inputs["flow_packets"].select(PACKET_COLUMNS).filter(pl.col("contract").is_not_null())
@@ -84,17 +84,23 @@ def _with_figures(packets: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
         rows = packets.with_columns(places.join(spots, on=["underlying", "minute"], how="left", maintain_order="left")["spot"])
     negotiated = pl.sum_horizontal("auction_share", "cross_share", "floor_share").clip(upper_bound=1.0)
     open_interest = pl.max_horizontal("open_interest_open", pl.lit(1))
-    return rows.with_columns(
-        outwards(pl.col("right") == "C").alias("otm_distance"),
-        pl.col("median_quote_age_ms").alias("quote_age_ms"),
-        negotiated.alias("negotiated_share"),
-        (pl.col("last_price") - pl.col("first_price")).alias("price_rise_usd"),
-        pl.when(pl.col("open_interest_open").is_not_null())
-        .then(pl.col("volume_so_far") / open_interest)
-        .alias("volume_to_open_interest"),
-        pl.col("first_ts_utc").dt.truncate(f"{BURST_MINUTES}m").alias("interval"),
-        pl.lit(1, dtype=pl.Int64).alias("packets"),
-    ).drop("median_quote_age_ms", "auction_share", "floor_share", "first_price", "last_price", "spot")
+    terms = inputs["contracts"].select("contract", "is_adjusted", (pl.col("exercise") == "european").alias("is_index"))
+    return (
+        rows.join(terms, on="contract", how="left", maintain_order="left")
+        .with_columns(
+            # The strike of an adjusted contract is not one of a share: it has no place beside the spot.
+            pl.when(~pl.col("is_adjusted")).then(outwards(pl.col("right") == "C")).alias("otm_distance"),
+            pl.col("median_quote_age_ms").alias("quote_age_ms"),
+            negotiated.alias("negotiated_share"),
+            (pl.col("last_price") - pl.col("first_price")).alias("price_rise_usd"),
+            pl.when(pl.col("open_interest_open").is_not_null())
+            .then(pl.col("volume_so_far") / open_interest)
+            .alias("volume_to_open_interest"),
+            pl.col("first_ts_utc").dt.truncate(f"{BURST_MINUTES}m").alias("interval"),
+            pl.lit(1, dtype=pl.Int64).alias("packets"),
+        )
+        .drop("median_quote_age_ms", "auction_share", "floor_share", "first_price", "last_price", "spot", "is_adjusted")
+    )
 
 
 def _with_score(
@@ -166,15 +172,8 @@ def _fill(
 
 def _with_doubts(hits: pl.DataFrame, packets: pl.DataFrame, inputs: Inputs, session: date) -> pl.DataFrame:
     """With `doubts`, in the order of `DOUBTS`."""
-    contracts = inputs.get("contracts")
-    if contracts is None:
-        indexes = pl.DataFrame(schema={"contract": pl.String(), "is_index": pl.Boolean()})
-    else:
-        indexes = contracts.select("contract", (pl.col("exercise") == "european").alias("is_index"))
-    rows = (
-        hits.join(_legs(hits, packets), on="packet_id", how="left", maintain_order="left")
-        .join(indexes, on="contract", how="left", maintain_order="left")
-        .join(_ex_dates(inputs, session), on="underlying", how="left", maintain_order="left")
+    rows = hits.join(_legs(hits, packets), on="packet_id", how="left", maintain_order="left").join(
+        _ex_dates(inputs, session), on="underlying", how="left", maintain_order="left"
     )
     is_put = pl.col("right") == "P"
     is_next = pl.col("dividend_known_utc") <= pl.col("last_ts_utc") + _LEG_TIME

@@ -262,7 +262,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "flow_hits",
         Stage.HISTORY,
-        2,
+        3,
         "flowlake.flow.hits:flow_hits",
         (
             Read("flow_packets", required=True, columns=PACKET_COLUMNS),
@@ -273,7 +273,7 @@ STEPS: tuple[Step, ...] = (
                 columns=("underlying", "unit_contracts", "premium_bins", "premium_counts", "size_bins", "size_counts"),
             ),
             Read("flow_minutes", columns=("underlying", "ts_utc", "spot")),
-            Read("contracts", columns=("contract", "underlying", "exercise")),
+            Read("contracts", required=True, columns=("contract", "underlying", "exercise", "is_adjusted")),
             Read("corporate_actions"),
         ),
         ("flow_hits",),
