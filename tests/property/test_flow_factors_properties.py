@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from datetime import date, timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from flowlake.datasets.sides import TRADE_SIDES
 from flowlake.flow.abnormality import minute_scores
 from flowlake.flow.factors import flow_factors
 from flowlake.flow.hits import flow_hits
-from unit.test_factors_daily import CALL, FAR, LEGS, PUT, T, implied, master, stock, table, trade
+from unit.test_factors_daily import CALL, FAR, LEGS, PUT, T, implied, leg, master, stock, table, trade
 from unit.test_flow_classifiers import listed, minutes, packet, profile
 
 BY_NAME = {dataset.name: dataset for dataset in FLOW_DATASETS}
@@ -225,6 +226,17 @@ def hits_of(chosen: list[dict[str, Any]]) -> pl.DataFrame:
         volume[contract] = volume.get(contract, 0) + each["size"]
         identity = {"packet_id": f"XYZ-{each['minute']:02}-{i}", "contracts": each["size"], "volume_so_far": volume[contract]}
         rows.append(packet(each["minute"], of=each["of"], **changes, **identity))
+    return every_hit(rows)
+
+
+def sweeps_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """A hit for each packet of the rows."""
+    sweeps = every_hit(rows).filter(pl.col("rule") == "sweep")
+    assert sweeps.height == len(rows)
+    return sweeps
+
+
+def every_hit(rows: list[dict[str, Any]]) -> pl.DataFrame:
     inputs = {"flow_packets": table(FLOW_PACKETS, rows), "flow_profiles": profile(100), "flow_minutes": minutes()}
     inputs["contracts"] = listed(*rows)
     return FLOW_HITS.conform(flow_hits(inputs, T).tables["flow_hits"], T)
@@ -238,6 +250,52 @@ def test_a_later_packet_changes_no_earlier_hit(chosen: list[dict[str, Any]], oth
     cut = sessions.at_et(T, sessions.OPEN_ET.replace(hour=10, minute=0)) + timedelta(minutes=minute)
     first, second = (hits_of(each).filter(pl.col("known_at_utc") < cut) for each in (chosen, [*kept, *later]))
     assert_frame_equal(first, second, check_exact=True)
+
+
+ELSE = {**PUT, "contract": PUT["contract"].replace("XYZ", "ELSE"), "underlying": "ELSE"}
+BURST = st.lists(
+    st.fixed_dictionaries(
+        {
+            "of": st.sampled_from([CALL, CALL, CALL, PUT, FAR, leg("C", 105.0, 40), ELSE]),
+            "ms": st.integers(0, 30).map(lambda n: 100 * n),
+            "lasts": st.sampled_from([0, 0, 5, 999, 1_000, 1_001, 2_500]),
+            "size": st.sampled_from([200, 200, 201]),
+        }
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=60)
+@given(BURST, st.randoms(use_true_random=False))
+def test_legs_are_those_that_a_look_at_every_pair_finds(chosen: list[dict[str, Any]], shuffled: random.Random) -> None:
+    rows = []
+    for i, each in enumerate(chosen):
+        first = packet()["first_ts_utc"] + timedelta(milliseconds=each["ms"])
+        times = {"first_ts_utc": first, "last_ts_utc": first + timedelta(milliseconds=each["lasts"])}
+        rows.append(packet(of=each["of"], size=each["size"], contracts=each["size"], **times) | {"packet_id": f"XYZ-0-{i}"})
+    second = timedelta(seconds=1)
+    legs = {
+        mine["packet_id"]: [
+            other
+            for other in rows
+            if other["underlying"] == mine["underlying"]
+            and other["contract"] != mine["contract"]
+            and other["contracts"] == mine["contracts"]
+            and abs(other["first_ts_utc"] - mine["first_ts_utc"]) <= second
+            and other["last_ts_utc"] <= mine["last_ts_utc"] + second
+        ]
+        for mine in rows
+    }
+    shuffled.shuffle(rows)
+    for mine in sweeps_of(rows).iter_rows(named=True):
+        (packet_id,) = mine["packet_ids"]
+        found = {text.split(":")[0] for text in mine["doubts"]} & {"possible_leg", "possible_roll"}
+        expiry = next(each["expiry"] for each in rows if each["packet_id"] == packet_id)
+        rolled = any((other["right"], other["expiry"] != expiry) == (mine["right"], True) for other in legs[packet_id])
+        expected = {"possible_leg"} if legs[packet_id] else set()
+        assert found == expected | ({"possible_roll"} if rolled else set())
 
 
 @settings(max_examples=25)

@@ -299,6 +299,22 @@ def test_another_contract_of_the_same_size_is_a_possible_leg() -> None:
     assert doubts(packet(), {**later, **beside}) == ["possible_leg", "possible_roll"]
 
 
+@pytest.mark.parametrize("at", [-900, 900])
+def test_a_leg_is_found_through_a_burst(at: int) -> None:
+    """Ten more packets of the same contract and size lie between the two legs, another ten in the very same moment."""
+
+    def moved(each: dict[str, Any], ms: int) -> dict[str, Any]:
+        return each | {name: each[name] + timedelta(milliseconds=ms) for name in ("first_ts_utc", "last_ts_utc")}
+
+    burst = [moved(packet(structure="single") | {"packet_id": f"XYZ-1-{i}"}, at * i // 12) for i in range(1, 11)]
+    burst += [packet(structure="single") | {"packet_id": f"XYZ-2-{i}"} for i in range(10)]
+    later = leg("C", 110.0, 38)
+    put, roll = (moved(packet(of=of, structure="single") | {"packet_id": f"XYZ-{n}-0"}, at) for n, of in ((3, PUT), (4, later)))
+    assert doubts(packet(), *burst) == []
+    assert doubts(packet(), *burst, put) == ["possible_leg"]
+    assert doubts(packet(), *burst, put, roll) == ["possible_leg", "possible_roll"]
+
+
 def dividend_tomorrow(known: timedelta = timedelta(days=-9)) -> pl.DataFrame:
     event = {"underlying": "XYZ", "ex_date": sessions.next_session(T), "kind": "cash_dividend", "cash_amount_usd": 1.0}
     actions = pl.DataFrame([event], schema={**curated.CORPORATE_ACTIONS.polars_schema(), "session": pl.Date()}, orient="row")

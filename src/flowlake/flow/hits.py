@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from flowlake.core import sessions
-from flowlake.core.arrays import Float
+from flowlake.core.arrays import Float, Int
 from flowlake.core.settings import FlowThresholds
 from flowlake.datasets.flow_factors import BINS_PER_E
 from flowlake.datasets.hits import (
@@ -30,14 +30,14 @@ from flowlake.datasets.model import KNOWN_AT, SESSION, UTC_NS, Inputs, Output
 from flowlake.datasets.packets import SINGLE_LEG_STRUCTURES
 from flowlake.datasets.scored import MAD_TO_SIGMA
 from flowlake.flow._baselines import fill_baselines
+from flowlake.flow._legs import fill_legs
 from flowlake.flow.classifiers import classify
 from flowlake.flow.units import outwards
 
 _ACROSS_CONTRACTS = tuple(rule.name for rule in RULES if rule.gather and "contract" not in rule.gather)
 """Rules whose packets gather over several contracts."""
-_NEIGHBOURS = 3
-"""Packets of the same size before and after that are looked at for a leg."""
 _LEG_TIME = timedelta(seconds=LEG_SECONDS)
+_NS = 1_000_000_000
 _LOOKED_AT = ("underlying", "contracts", "contract", "right", "expiry", "first_ts_utc", "last_ts_utc")
 
 
@@ -190,30 +190,30 @@ def _with_doubts(hits: pl.DataFrame, packets: pl.DataFrame, inputs: Inputs, sess
 
 
 def _legs(hits: pl.DataFrame, packets: pl.DataFrame) -> pl.DataFrame:
-    """`packet_id`, `has_leg`, `is_roll` of packets with another contract of the same size beside them, complete in time."""
+    """`packet_id`, `has_leg`, `is_roll` of hits with another contract of the same size beside them, complete in time."""
     near = packets.select("packet_id", *_LOOKED_AT).join(hits, on=["underlying", "contracts"], how="semi")
-    near = near.sort("underlying", "contracts", "first_ts_utc", "packet_id").with_row_index("place")
-    mine = near.join(hits.select("packet_id").unique(), on="packet_id", how="semi", maintain_order="left")
-    place = mine["place"].cast(pl.Int64)
-    has_leg, is_roll = pl.lit(False), pl.lit(False)
-    rows = mine
-    for step in (*range(-_NEIGHBOURS, 0), *range(1, _NEIGHBOURS + 1)):
-        at = place + step
-        inside = at.is_between(0, near.height - 1)
-        other = near[at.clip(0, near.height - 1)]
-        rows = rows.with_columns(*(other[name].alias(f"{name}_{step}") for name in _LOOKED_AT), inside.alias(f"inside_{step}"))
-        seen = {name: pl.col(f"{name}_{step}") for name in _LOOKED_AT}
-        is_leg = (
-            pl.col(f"inside_{step}")
-            & (seen["underlying"] == pl.col("underlying"))
-            & (seen["contracts"] == pl.col("contracts"))
-            & ((seen["first_ts_utc"] - pl.col("first_ts_utc")).abs() <= _LEG_TIME)
-            & (seen["last_ts_utc"] <= pl.col("last_ts_utc") + _LEG_TIME)
-            & (seen["contract"] != pl.col("contract"))
-        )
-        has_leg = has_leg | is_leg
-        is_roll = is_roll | (is_leg & (seen["right"] == pl.col("right")) & (seen["expiry"] != pl.col("expiry")))
-    return rows.select("packet_id", has_leg.alias("has_leg"), is_roll.alias("is_roll")).filter("has_leg")
+    near = near.sort("underlying", "contracts", "first_ts_utc")
+    asked = near.with_row_index("place").join(hits, on="packet_id", how="semi", maintain_order="left")
+    is_new = pl.any_horizontal(pl.col(name) != pl.col(name).shift() for name in ("underlying", "contracts"))
+    has_leg, is_roll = np.zeros((2, asked.height), dtype=np.bool_)
+    fill_legs(
+        has_leg,
+        is_roll,
+        _whole(asked, pl.col("place")),
+        _whole(near, is_new.fill_null(False).cum_sum()),
+        _whole(near, pl.col("first_ts_utc")),
+        _whole(near, pl.col("last_ts_utc")),
+        _whole(near, pl.col("contract").cast(pl.Categorical).to_physical()),
+        _whole(near, pl.col("right") == "C"),
+        _whole(near, pl.col("expiry")),
+        LEG_SECONDS * _NS,
+    )
+    found = asked.select("packet_id", pl.Series("has_leg", has_leg), pl.Series("is_roll", is_roll))
+    return found.filter("has_leg")
+
+
+def _whole(frame: pl.DataFrame, value: pl.Expr) -> Int:
+    return frame.select(value.cast(pl.Int64)).to_series().to_numpy()
 
 
 def _ex_dates(inputs: Inputs, session: date) -> pl.DataFrame:
