@@ -122,6 +122,7 @@ def test_a_score_below_its_threshold_is_no_sweep() -> None:
         ({"nbbo_coverage": 0.0, "aggressor_share": None, "median_quote_age_ms": None}, "no quotes beside the prints"),
         ({"nbbo_coverage": 0.4999}, "quotes beside 50.0 % of the contracts, 50% needed"),
         ({"median_quote_age_ms": 1_000.1}, "quotes are 1000.0 ms old, 1000 ms at most"),
+        ({"median_quote_age_ms": None}, "the vendor does not say when its quotes were made"),
         ({"aggressor_share": None, "buy_probability": None}, "quotes do not tell the aggressor"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -196,6 +197,17 @@ def test_leaps_gather_in_long_dated_contracts() -> None:
     each = [packet(i, structure="single", premium_usd=60_000.0, days_to_expiry=400) for i in range(2)]
     assert hits(*each)["leaps"]["premium_usd"] == 120_000.0
     assert "leaps" not in hits(each[0], {**each[1], "days_to_expiry": 269})
+
+
+def test_one_fresh_quote_does_not_speak_for_gathered_ones_without_an_age() -> None:
+    each = [packet(i, structure="single", premium_usd=60_000.0, days_to_expiry=400) for i in range(2)]
+    assert hits(*each)["leaps"]["tier"] == "confirmed"
+    for one, other in (each, each[::-1]):
+        found = hits({**one, "median_quote_age_ms": None}, other)["leaps"]
+        assert (found["tier"], found["quote_age_ms"], found["nbbo_coverage"]) == ("unconfirmed", None, 1.0)
+        assert found["reasons"] == "the vendor does not say when its quotes were made"
+    bare = {**each[0], "median_quote_age_ms": None, "nbbo_coverage": 0.0, "aggressor_share": None}
+    assert hits(bare, each[1])["leaps"]["quote_age_ms"] == 5.0, "no quote is no old quote"
 
 
 def test_volume_passes_open_interest_once() -> None:

@@ -341,6 +341,18 @@ def test_the_numbers_of_a_sweep() -> None:
     assert packet["packet_id"] == "ABC-48600000-0"
 
 
+@pytest.mark.parametrize(
+    ("ages", "median"),
+    [([5.0, 2.5, 7.0, 400.0], 5.0), ([5.0, None, None, None], None), ([5.0, 2.5, None, None], 5.0), ([None] * 4, None)],
+)
+def test_a_quote_without_an_age_is_older_than_any_and_still_a_quote(ages: list[float | None], median: float | None) -> None:
+    """One young quote does not make the median of several of which nobody knows the age."""
+    prints = tape(*({"price": 1.0, "size": 10, "exchange": 302 + i, "condition": 219} for i in range(4)))
+    packet = run(prints, trade_sides=sides_of(prints, buy_probability=0.9, quote_age_ms=ages))[0][0]
+    assert (packet["fills"], packet["median_quote_age_ms"], packet["nbbo_coverage"]) == (4, median, 1.0)
+    assert packet["aggressor_share"] is not None
+
+
 def test_without_quotes_and_open_interest_nothing_is_guessed() -> None:
     packet = run(tape({"size": 50}))[0][0]
     missing = ("net_premium_usd", "buy_probability", "aggressor_share", "median_quote_age_ms", "delta", "net_delta_shares")

@@ -14,7 +14,7 @@ from flowlake.datasets.model import Dataset, Inputs
 from flowlake.datasets.raw import MASSIVE_OPTION_QUOTES
 from flowlake.datasets.registry import DATASETS
 from flowlake.datasets.sides import PRINT_COLUMNS, QUOTE_SOURCES, SIDE_REASONS, TRADE_SIDES
-from flowlake.flow.direction import AGES_S, CALIBRATION
+from flowlake.flow.direction import AGES_S, CALIBRATION, UNDATED_AGE_S, buy_probability
 from flowlake.flow.sides import trade_sides
 from flowlake.pipeline.plan import by_name
 from flowlake.sources import thetadata
@@ -180,6 +180,36 @@ def test_a_quote_beside_the_trade_comes_before_one_of_a_quote_file() -> None:
     assert row["buy_probability"] == CALIBRATION.ceiling
     del given["thetadata_option_trades"]
     assert sides(given).row(0, named=True)["reason"] == "at_midpoint"
+
+
+def beside_trade(name: str, seconds: float, bid: float, ask: float, **more: Any) -> pl.DataFrame:
+    """A row of a vendor that puts a quote beside the trade and gives the trade's time for both."""
+    quoted = {
+        "datashop_option_trades": {"quote_datetime": ns(at(seconds)), "trade_price": 1.18, "best_bid": bid, "best_ask": ask}
+        | {"trade_size": 1.0, "sequence_number": 1},
+        "databento_option_trades": {"ts_event": ns(at(seconds)), "price": 1.18, "bid_price": bid, "ask_price": ask}
+        | {"size": 1, "sequence": 1, "quote_scope": "consolidated"},
+    }
+    return frame(DATASETS[name], [{"ticker": f"O:{CALL}", "row": 0} | quoted[name] | more])
+
+
+@pytest.mark.parametrize("vendor", ["datashop_option_trades", "databento_option_trades"])
+def test_a_quote_of_which_nobody_says_when_it_was_made_is_not_a_fresh_one(vendor: str) -> None:
+    given = inputs([sale(1, 1.18), sale(41, 1.18), sale(400, 1.18)]) | {vendor: beside_trade(vendor, 1, 1.0, 1.24)}
+    rows = sides(given)
+    assert rows["quote_age_ms"].null_count() == 3
+    assert rows["bid"].to_list() == [1.0, 1.0, None]
+    assert rows["reason"].to_list() == ["", "", "stale_quote"]
+    # Half way from the midpoint to the offer: as of 10 s beside the trade, and not younger than the trade that it stood beside.
+    ages = (UNDATED_AGE_S, 40.0)
+    assert rows["buy_probability"].to_list()[:2] == [pytest.approx(buy_probability(1.18, 1.0, 1.24, age)) for age in ages]
+    assert rows["buy_probability"][0] < buy_probability(1.18, 1.0, 1.24, 0.0)
+
+
+def test_a_file_of_quotes_fills_in_for_one_without_a_time_with_its_own_age() -> None:
+    name = "datashop_option_trades"
+    given = inputs([sale(1, 1.18), sale(400, 1.18)], [quote(399.5, 1.0, 1.2)]) | {name: beside_trade(name, 1, 1.0, 1.24)}
+    assert sides(given)["quote_age_ms"].to_list() == [None, 500.0]
 
 
 def test_fills_of_one_moment_have_each_the_quote_beside_them() -> None:

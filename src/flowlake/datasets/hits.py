@@ -253,7 +253,13 @@ FLOW_HITS = Dataset(
         _float("size_z", "The same of the size.", "deviations"),
         _int("baseline_packets", "Packets of the past sessions that the scores rest on.", "packets"),
         _float("nbbo_coverage", "Share of the contracts with a quote beside them.", "share of contracts", _SHARE),
-        _float("quote_age_ms", "Median age of the quotes; of several packets the mean weighted by contracts.", "ms", _NOT_NEGATIVE),
+        _float(
+            "quote_age_ms",
+            "Median age of the quotes; of several packets the mean weighted by contracts. Null where the vendor does not say when "
+            "its quotes were made: they pass for fresh nowhere.",
+            "ms",
+            _NOT_NEGATIVE,
+        ),
         _float("aggressor_share", "Share of the quoted contracts at the aggressor's side of the quote or beyond.", "share", _SHARE),
         _float("buy_probability", "Probability of a buyer as the aggressor.", "", _SHARE),
         _float("opening_probability", "Probability of an opening position.", "", _SHARE),

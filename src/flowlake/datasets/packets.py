@@ -189,7 +189,8 @@ FLOW_PACKETS = Dataset(
         Column(
             "median_quote_age_ms",
             pl.Float64(),
-            "Median age of the quotes at the prints, the lower of two; null without quotes.",
+            "Median age of the quotes at the prints, the lower of two. A quote whose vendor does not say when it was made counts "
+            "as older than any other; null where the median is such a one, and without quotes.",
             unit="ms",
             nullable=True,
             checks=_NOT_NEGATIVE,

@@ -48,6 +48,8 @@ class QuoteSource:
     """From the time in the file to the quote being in force: the length of a bar whose last quote it is."""
     only: tuple[str, str] | None = None
     """Rows to read: a column and its value."""
+    is_dated: bool = True
+    """`ts` is when the quote was made; else it is the time of the trade that the quote stands beside, and older it may well be."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -74,6 +76,7 @@ QUOTE_SOURCES = (
         sizes=None,
         order=("sequence_number", "row"),
         beside=("quote_datetime", "trade_price", "trade_size"),
+        is_dated=False,
     ),
     QuoteSource(
         "databento_option_trades",
@@ -81,6 +84,7 @@ QUOTE_SOURCES = (
         order=("sequence", "row"),
         beside=("ts_event", "price", "size"),
         only=("quote_scope", "consolidated"),
+        is_dated=False,
     ),
     QuoteSource("massive_option_quotes", "sip_timestamp", order=("sequence_number", "row")),
     QuoteSource("databento_option_quotes", "ts_recv"),
@@ -129,7 +133,8 @@ TRADE_SIDES = Dataset(
         Column(
             "quote_age_ms",
             pl.Float64(),
-            "From the quote to the print, also of a quote that is too old; null without a quote.",
+            "From the quote to the print, also of a quote that is too old; null without a quote, and where the vendor does not say "
+            "when its quote was made (Cboe DataShop, Databento tcbbo).",
             unit="ms",
             nullable=True,
             checks=_NOT_NEGATIVE,

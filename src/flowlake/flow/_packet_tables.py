@@ -12,7 +12,7 @@ from flowlake.core.arrays import Bool, Float, Int
 from flowlake.datasets.model import UTC_NS
 from flowlake.datasets.packets import STRUCTURES
 from flowlake.flow import _bursts, opening
-from flowlake.flow._tape import TEN_THOUSANDTHS, Contracts, Tape
+from flowlake.flow._tape import TEN_THOUSANDTHS, UNDATED, Contracts, Tape
 from flowlake.flow.packages import NAMELESS, NS_PER_MS
 
 EPOCH = date(1970, 1, 1)
@@ -103,7 +103,7 @@ def packets_table(found: Packets, tape: Tape, contracts: Contracts, session: dat
             "side_coverage": sums[_bursts.SIDED] / size,
             "nbbo_coverage": quoted / size,
             "aggressor_share": _floats(at_side / np.maximum(quoted, 1), alone & (quoted > 0) & ~np.isnan(bought)),
-            "median_quote_age_ms": _floats(age / 1000.0, age >= 0),
+            "median_quote_age_ms": _floats(age / 1000.0, (age >= 0) & (age != UNDATED)),
             "iso_share": sums[_bursts.ISO] / size,
             "auction_share": sums[_bursts.AUCTION] / size,
             "cross_share": sums[_bursts.CROSS] / size,

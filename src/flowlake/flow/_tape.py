@@ -23,6 +23,8 @@ _MARKS = (
     ("is_floor", _bursts.IS_FLOOR),
 )
 _INSIDE, _AT_ASK, _AT_BID = 1, 2, 3
+UNDATED = int(np.iinfo(np.int64).max)
+"""The age of a quote of which nobody says when it was made: older than any other, so that it never makes a median young."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Tape:
 
     `print_no` is the row of `option_trades`, `contract` a number in order, `ts` nanoseconds, `price` and `premium` ten-thousandths
     of a dollar, `venue` a number from 0, `marks` bits of `_bursts`, `counted` the size where it is in the volume and 0 elsewhere.
-    `probability` of a purchase is in millionths, `quoted` as in `_bursts.gather`, `age` of the quote in microseconds; -1: not
-    known.
+    `probability` of a purchase is in millionths, `quoted` as in `_bursts.gather`, `age` of the quote in microseconds, `UNDATED` of
+    one that does not tell; -1: not known, no quote.
     """
 
     print_no: Int
@@ -172,7 +174,8 @@ def _sides(print_no: Int, price: Int, is_leg: Bool, sides: pl.DataFrame | None) 
     probability[known] = bought
     at_ask, at_bid = is_market & (price[known] >= ask), is_market & (price[known] <= bid)
     quoted[known] = np.where(two_sided, np.where(at_ask, _AT_ASK, np.where(at_bid, _AT_BID, _INSIDE)), 0)
-    age[known] = np.where(two_sided, _scaled(sides["quote_age_ms"], 1000)[row], UNKNOWN)
+    told = _scaled(sides["quote_age_ms"], 1000)[row]
+    age[known] = np.where(two_sided, np.where(told >= 0, told, UNDATED), UNKNOWN)
     return probability, quoted, age
 
 

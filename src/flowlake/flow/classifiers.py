@@ -106,6 +106,8 @@ def _missing_quotes(rule: Rule, thresholds: FlowThresholds) -> pl.Expr:
         .then(pl.lit("no quotes beside the prints: the aggressor cannot be confirmed"))
         .when(~covered)
         .then(share)
+        .when(age.is_null())
+        .then(pl.lit("the vendor does not say when its quotes were made"))
         .when(~fresh)
         .then(pl.format(f"quotes are {{}} ms old, {thresholds.nbbo_age_ms:.0f} ms at most", age.round(0)))
         .when(pl.lit(rule.needs_quotes) & ~judged & side.is_null())
@@ -149,13 +151,15 @@ def _gathered(rows: pl.DataFrame, keys: tuple[str, ...]) -> pl.DataFrame:
         return pl.when(count > 0).then(total / (count * TEN_THOUSANDTHS)).alias(name)
 
     quoted = (pl.col("nbbo_coverage") * contracts).round().cast(pl.Int64)
+    # Of quotes some of which do not tell their age no mean is known: one young quote must not speak for them.
+    is_told = so_far(pl.when(pl.col("quote_age_ms").is_null()).then(quoted).otherwise(0)) == 0
     gathered = ordered.with_columns(
         so_far(pl.col("packets")).alias("packets"),
         so_far(pl.col("fills")).alias("fills"),
         so_far(pl.col("size")).alias("size"),
         so_far(scaled(pl.col("premium_usd"))).alias("premium_usd"),
         mean("nbbo_coverage", contracts),
-        mean("quote_age_ms", quoted),
+        pl.when(is_told).then(mean("quote_age_ms", quoted)).alias("quote_age_ms"),
         mean("aggressor_share", quoted),
         mean("buy_probability", contracts),
     )

@@ -22,6 +22,8 @@ REACHES = (0.25, 0.5, 0.75)
 PLACES = ("up to 0.25", "up to 0.5", "up to 0.75", "below 1", "at the quote", "outside")
 AGES_S = (1.0, 10.0, 60.0, 300.0)
 """Upper limits of the quote's age, included. Beyond the last one the quote is too old."""
+UNDATED_AGE_S = AGES_S[1]
+"""Stands for the age of a quote that a vendor puts beside the trade without saying when it was made: declared, not measured."""
 KINDS = ("electronic", "cross or floor")
 
 

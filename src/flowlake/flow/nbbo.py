@@ -41,6 +41,8 @@ class Nbbo(NamedTuple):
     """From the quote to the print, also of a quote that is too old; -1 where the contract had none before the print."""
     is_stale: Bool
     """There is a quote and it is older than allowed."""
+    is_dated: Bool
+    """The time of the quote is its own. Where it is not, `age_ns` is the least that the age can be."""
 
     @property
     def is_locked_or_crossed(self) -> Bool:
@@ -63,7 +65,7 @@ def as_of(
     _check_order("print", contract, ts_ns)
     count = contract.size
     prices = (np.empty(count), np.empty(count), np.empty(count), np.empty(count))
-    found = Nbbo(*prices, np.empty(count, np.int64), np.empty(count, np.bool_))
+    found = Nbbo(*prices, np.empty(count, np.int64), np.empty(count, np.bool_), np.ones(count, np.bool_))
     held, done = _NO_QUOTES, 0
     for batch in batches:
         if batch.contract.size:

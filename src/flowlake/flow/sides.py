@@ -20,7 +20,7 @@ from flowlake.datasets.policies import UNREPORTED
 from flowlake.datasets.sides import QUOTE_SOURCES, SIDE_REASONS, SIDE_RULES, TRADE_SIDES, QuoteSource
 from flowlake.flow import _side, nbbo
 from flowlake.flow._side import Sides
-from flowlake.flow.direction import AGES_S, CALIBRATION, PRICE_UNITS, at_midpoint, buy_probability
+from flowlake.flow.direction import AGES_S, CALIBRATION, PRICE_UNITS, UNDATED_AGE_S, at_midpoint, buy_probability
 from flowlake.flow.nbbo import Nbbo, Quotes
 
 _NS_PER_MS = 1_000_000
@@ -37,8 +37,7 @@ def trade_sides(inputs: Inputs, session: date) -> Output:
     is_single_leg, is_signed = _signed(prints)
     price = prints["price"].to_numpy()
     negotiated = (prints["is_cross"] | prints["is_floor"]).to_numpy()
-    age_s = np.where(market.age_ns < 0, np.nan, market.age_ns / _NS_PER_S)
-    probability = np.where(is_signed, buy_probability(price, market.bid, market.ask, age_s, negotiated), np.nan)
+    probability = np.where(is_signed, buy_probability(price, market.bid, market.ask, _age_s(market), negotiated), np.nan)
     reason = _reasons(probability, price, market, is_single_leg, is_signed)
     is_open = is_signed & np.isnan(probability)
     depth = np.where(is_open & (reason == SIDE_REASONS.index("at_midpoint")), _depth(market), 0).astype(np.int8)
@@ -67,7 +66,8 @@ def _answers(prints: pl.DataFrame, contract: Int, ts_ns: Int, inputs: Inputs) ->
             rows = _quoted(inputs[source.dataset], source, prints["contract"])
             if source.beside is not None:
                 yield _own(rows, source, source.beside, prints, contract, ts_ns)
-            yield nbbo.as_of(contract, ts_ns, (_quotes(rows, source),), max_age_ns=_MAX_AGE_NS)
+            before = nbbo.as_of(contract, ts_ns, (_quotes(rows, source),), max_age_ns=_MAX_AGE_NS)
+            yield before._replace(is_dated=np.full(ts_ns.size, source.is_dated))
 
 
 def _quoted(table: pl.DataFrame, source: QuoteSource, contracts: pl.Series) -> pl.DataFrame:
@@ -100,7 +100,7 @@ def _own(
     has_bid, has_ask = (~is_stale & (price > 0.0) for price in (bid, ask))
     bid, bid_size = (np.where(has_bid, value, np.nan) for value in (bid, bid_size))
     ask, ask_size = (np.where(has_ask, value, np.nan) for value in (ask, ask_size))
-    return Nbbo(bid, ask, bid_size, ask_size, age_ns, is_stale)
+    return Nbbo(bid, ask, bid_size, ask_size, age_ns, is_stale, np.full(ts_ns.size, source.is_dated))
 
 
 def _quotes(rows: pl.DataFrame, source: QuoteSource) -> Quotes:
@@ -118,6 +118,12 @@ def _filled(first: Nbbo, second: Nbbo) -> Nbbo:
     """The first source's quote, the second's where the first has none that is young enough."""
     use_second = (first.age_ns < 0) | (first.is_stale & (second.age_ns >= 0) & ~second.is_stale)
     return Nbbo(*(np.where(use_second, b, a) for a, b in zip(first, second, strict=True)))
+
+
+def _age_s(market: Nbbo) -> Float:
+    """The age with which the table is entered; NaN without a quote."""
+    least = market.age_ns / _NS_PER_S
+    return np.where(market.age_ns < 0, np.nan, np.where(market.is_dated, least, np.maximum(least, UNDATED_AGE_S)))
 
 
 def _signed(prints: pl.DataFrame) -> tuple[Bool, Bool]:
@@ -161,9 +167,10 @@ def _tick(prints: pl.DataFrame, contract: Int, ts_ns: Int) -> Sides:
 
 def _quote_columns(market: Nbbo) -> tuple[pl.Series, ...]:
     has_both = ~(np.isnan(market.bid) | np.isnan(market.ask))
+    has_age = market.is_dated & (market.age_ns >= 0)
     return (
         *(pl.Series(name, getattr(market, name)).fill_nan(None) for name in ("bid", "ask", "bid_size", "ask_size")),
-        pl.Series("quote_age_ms", np.where(market.age_ns < 0, np.nan, market.age_ns / _NS_PER_MS)).fill_nan(None),
+        pl.Series("quote_age_ms", np.where(has_age, market.age_ns / _NS_PER_MS, np.nan)).fill_nan(None),
         pl.Series("is_locked_or_crossed", market.is_locked_or_crossed).set(pl.Series(~has_both), None),
     )
 

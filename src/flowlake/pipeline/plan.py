@@ -127,7 +127,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "trade_sides",
         Stage.FACTORS,
-        1,
+        2,
         "flowlake.flow.sides:trade_sides",
         (
             Read("option_trades", required=True, columns=PRINT_COLUMNS),
@@ -194,7 +194,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "flow_packets",
         Stage.FACTORS,
-        2,
+        3,
         "flowlake.flow.packets:flow_packets",
         (
             Read(
