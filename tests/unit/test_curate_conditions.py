@@ -14,7 +14,9 @@ from flowlake.curate.conditions import (
     ALL_MUST_ALLOW,
     FLAGS,
     OPRA_CONSOLIDATED,
+    OPRA_CONSOLIDATED_1,
     OPRA_MASSIVE,
+    OPRA_MASSIVE_1,
     POLICIES,
     ConditionPolicy,
     decode,
@@ -23,14 +25,16 @@ from flowlake.curate.conditions import (
     sale_conditions,
 )
 from flowlake.datasets.curated import OPTION_TRADES
-from flowlake.datasets.policies import CONDITION_POLICY, SALE_CONDITIONS
+from flowlake.datasets.policies import CONDITION_POLICY, LATE_IN_BARS, SALE_CONDITIONS
 from flowlake.lake.hashing import data_hash
 from flowlake.quality.audit import audit
 
 SESSION = date(2024, 3, 4)
 CANCELS = {201, 203, 205, 207}
-LATE = {202, 204, 206}
-SINGLE_LEG = {208, 209, 210, 219, 227, 228, 229, 230, 231}
+UNCOUNTED = {202, 204, 206}
+LATE_OPENING = {208}
+LATE = UNCOUNTED | LATE_OPENING
+SINGLE_LEG = {209, 210, 219, 227, 228, 229, 230, 231}
 VOLUME_ONLY = {246, 247, 248}
 COMPRESSION = {247}
 
@@ -50,17 +54,18 @@ def test_volume_price_and_direction() -> None:
     every = set(OPRA_MASSIVE.frame()["id"])
     assert ids("is_cancel") == CANCELS
     assert ids("is_late") == LATE
-    assert ids("in_volume") == every - CANCELS - LATE
-    assert ids("sets_price") == every - CANCELS - LATE - VOLUME_ONLY
+    assert ids("in_volume") == every - CANCELS - UNCOUNTED
+    assert ids("sets_price") == every - CANCELS - UNCOUNTED - VOLUME_ONLY
     assert ids("may_be_signed") == SINGLE_LEG
     assert ids("in_baseline") == every - CANCELS - LATE - COMPRESSION
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.label)
 def test_marks(policy: ConditionPolicy) -> None:
-    assert ids("is_single_leg", policy) == SINGLE_LEG
+    is_first = policy.version == 1
+    assert ids("is_single_leg", policy) == (SINGLE_LEG | LATE_OPENING if is_first else SINGLE_LEG)
     assert ids("is_iso", policy) == {219, 228, 230}
-    assert ids("is_auction", policy) == {227, 228}
+    assert ids("is_auction", policy) == ({227, 228} if is_first else {227, 228, 233, 237, 238, 244})
     assert ids("is_cross", policy) == {229, 230, 234, 241}
     assert ids("is_floor", policy) == {231, 235, 239, 242, 245, 246}
     assert ids("is_stock_tied", policy) == {237, 240, 241, 242, 243, 244, 245}
@@ -73,15 +78,34 @@ def test_marks(policy: ConditionPolicy) -> None:
 
 
 def test_the_policies_differ_in_late_prints_alone() -> None:
-    assert ids("in_volume", OPRA_CONSOLIDATED) - ids("in_volume") == LATE
+    assert ids("in_volume", OPRA_CONSOLIDATED) - ids("in_volume") == UNCOUNTED
     assert ids("sets_price", OPRA_CONSOLIDATED) - ids("sets_price") == {204}, "the only one that is in sequence"
     same = [flag for flag in FLAGS if flag not in ("in_volume", "sets_price")]
     assert OPRA_CONSOLIDATED.frame().select("id", *same).equals(OPRA_MASSIVE.frame().select("id", *same))
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [(OPRA_MASSIVE_1, OPRA_MASSIVE), (OPRA_CONSOLIDATED_1, OPRA_CONSOLIDATED)], ids=lambda p: p.label
+)
+def test_the_second_versions_tell_late_openings_and_auctions_of_legs(first: ConditionPolicy, second: ConditionPolicy) -> None:
+    changed = {flag: ids(flag, first) ^ ids(flag, second) for flag in FLAGS if ids(flag, first) != ids(flag, second)}
+    lateness = dict.fromkeys(("is_late", "may_be_signed", "in_baseline", "is_single_leg"), LATE_OPENING)
+    assert changed == {**lateness, "is_auction": {233, 237, 238, 244}}
+    assert {"in_volume", "sets_price"}.isdisjoint(changed), "bars agree as before"
+    groups = (policy.frame().select("id", "group").rows() for policy in (first, second))
+    assert set(next(groups)) ^ set(next(groups)) == {(208, "regular"), (208, "late")}
+
+
+def test_what_the_bars_count_of_late_prints() -> None:
+    """`opra-massive` follows the vendor of the bars."""
+    assert ids("is_late") & ids("in_volume") == LATE_IN_BARS
+
+
 HASHES = {
     "opra-massive@1": "cab87c569c83052c",
     "opra-consolidated@1": "4cbc54ccb1b7cbad",
+    "opra-massive@2": "0272309bd294d7bf",
+    "opra-consolidated@2": "39c6afb698d21993",
 }
 
 
@@ -98,7 +122,10 @@ def test_the_dataset_has_a_row_per_policy_version_and_condition() -> None:
     assert audit(SALE_CONDITIONS, table, SESSION).success
     assert table.height == len(POLICIES) * 34
     late = table.filter(pl.col("letter") == "D").select("policy", "version", "in_volume", "sets_price", "in_baseline")
-    assert late.rows() == [("opra-consolidated", 1, True, True, False), ("opra-massive", 1, False, False, False)]
+    assert late.rows() == [
+        *(("opra-consolidated", version, True, True, False) for version in (1, 2)),
+        *(("opra-massive", version, False, False, False) for version in (1, 2)),
+    ]
     blank = table.filter((pl.col("condition") == 0) & (pl.col("policy") == "opra-massive"))
     assert blank.select("condition_group", "in_volume", "may_be_signed", "is_single_leg").row(0) == (
         "unreported",
@@ -120,10 +147,11 @@ def test_a_print_without_a_condition_decodes_as_its_row_says() -> None:
 
 
 def test_a_policy_is_chosen_by_name_or_version() -> None:
-    assert policy_named("opra-massive") == policy_named("opra-massive@1") == OPRA_MASSIVE
+    assert policy_named("opra-massive") == policy_named("opra-massive@2") == OPRA_MASSIVE
+    assert policy_named("opra-massive@1") == OPRA_MASSIVE_1
     assert policy_named(Settings().condition_policy) == OPRA_MASSIVE
     assert policy_named(load_settings({"FLOWLAKE_CONDITION_POLICY": "opra-consolidated"}).condition_policy) == OPRA_CONSOLIDATED
-    for text in ("opra", "opra-massive@2", "@1", "", "opra-massive@"):
+    for text in ("opra", "opra-massive@3", "@1", "", "opra-massive@"):
         with pytest.raises(UsageError, match="there is no condition policy"):
             policy_named(text)
 
@@ -165,7 +193,7 @@ def test_of_several_conditions_all_must_allow_and_any_marks() -> None:
 
 
 def test_the_other_policy_keeps_what_was_reported_late() -> None:
-    massive, consolidated = (decoded("204", policy) for policy in POLICIES)
+    massive, consolidated = (decoded("204", policy) for policy in (OPRA_MASSIVE, OPRA_CONSOLIDATED))
     assert (massive["in_volume"], massive["sets_price"]) == (False, False)
     assert (consolidated["in_volume"], consolidated["sets_price"]) == (True, True)
     for row in (massive, consolidated):
@@ -176,16 +204,16 @@ def test_the_other_policy_keeps_what_was_reported_late() -> None:
 def test_curation_follows_the_policy_that_it_is_given() -> None:
     raw = pl.DataFrame(
         {
-            "ticker": ["O:SPY240315C00500000"] * 3,
-            "conditions": ["209", "204", "202"],
-            "correction": ["0"] * 3,
-            "exchange": [302] * 3,
-            "participant_timestamp": [None] * 3,
-            "price": [1.0, 2.0, 3.0],
-            "sip_timestamp": [1_709_566_200_000_000_000 + i * 10**9 for i in range(3)],
-            "size": [1.0, 2.0, 3.0],
-            "row": [0, 1, 2],
-            "session": [SESSION] * 3,
+            "ticker": ["O:SPY240315C00500000"] * 4,
+            "conditions": ["209", "204", "202", "208"],
+            "correction": ["0"] * 4,
+            "exchange": [302] * 4,
+            "participant_timestamp": [None] * 4,
+            "price": [1.0, 2.0, 3.0, 4.0],
+            "sip_timestamp": [1_709_566_200_000_000_000 + i * 10**9 for i in range(4)],
+            "size": [1.0, 2.0, 3.0, 4.0],
+            "row": [0, 1, 2, 3],
+            "session": [SESSION] * 4,
         },
         schema_overrides={"participant_timestamp": pl.Int64},
     )
@@ -205,8 +233,11 @@ def test_curation_follows_the_policy_that_it_is_given() -> None:
         inputs = {trades.SOURCE: raw, "contracts": contracts, CONDITION_POLICY: policy.table()}
         table = OPTION_TRADES.conform(trades.option_trades(inputs, SESSION).tables["option_trades"], SESSION)
         assert audit(OPTION_TRADES, table, SESSION).success
-        counted[policy.name] = (table["in_volume"].to_list(), table["sets_price"].to_list(), table["in_baseline"].to_list())
+        flags = ("in_volume", "sets_price", "in_baseline", "may_be_signed", "is_late")
+        counted[policy.label] = [[i for i, held in enumerate(table[flag]) if held] for flag in flags]
     assert counted == {
-        "opra-massive": ([True, False, False], [True, False, False], [True, False, False]),
-        "opra-consolidated": ([True, True, True], [True, True, False], [True, False, False]),
+        "opra-massive@1": [[0, 3], [0, 3], [0, 3], [0, 3], [1, 2]],
+        "opra-consolidated@1": [[0, 1, 2, 3], [0, 1, 3], [0, 3], [0, 3], [1, 2]],
+        "opra-massive@2": [[0, 3], [0, 3], [0], [0], [1, 2, 3]],
+        "opra-consolidated@2": [[0, 1, 2, 3], [0, 1, 3], [0], [0], [1, 2, 3]],
     }

@@ -68,7 +68,7 @@ CALL, PUT, FAR = leg("C", 105.0), leg("P", 95.0), leg("C", 101.0)
 LEGS = (CALL, PUT, FAR)
 PRINTS = [
     trade(CALL, 10, 1.25, is_iso=True),
-    trade(CALL, 5, 1.0, is_multi_leg=True),
+    trade(CALL, 5, 1.0, is_multi_leg=True, is_auction=True),
     trade(PUT, 20, 0.5, is_auction=True),
     trade(FAR, 5, 2.5, is_stock_tied=True),
     trade(PUT, 1_000, 9.0, is_cancelled=True),

@@ -130,6 +130,12 @@ def test_trades_alone_give_totals_and_reasons() -> None:
     assert found["call_put_imbalance"] is not None
 
 
+@pytest.mark.parametrize("mark", ["is_multi_leg", "is_stock_tied", "is_iso"])
+def test_an_auction_of_legs_or_a_swept_one_is_not_retail(mark: str) -> None:
+    prints = tape(trade(CALL, 10, 1.0, is_auction=True), trade(FAR, 10, 1.0, is_auction=True, **{mark: True}))
+    assert row(contracts=master(*LEGS), option_trades=prints)["retail_premium_share"] == 0.5
+
+
 def test_without_sale_conditions_nobody_knows_of_auctions_and_legs() -> None:
     bare = tape(*(trade(each, 5, 1.0, condition_group="unreported") for each in LEGS))
     found = row(contracts=master(*LEGS), option_trades=bare)

@@ -30,7 +30,7 @@ def contract(strike: int) -> dict[str, Any]:
     }
 
 
-def trade(strike: int, minute: float, price: float, size: int, **flags: bool) -> dict[str, Any]:
+def trade(strike: int, minute: float, price: float, size: int, **flags: bool | int) -> dict[str, Any]:
     row = contract(strike) | dict.fromkeys(FLAGS, False) | {"in_volume": True, "sets_price": True}
     row |= {"ts_utc": OPEN + timedelta(minutes=minute), "price": price, "size": size, "premium_usd": price * size * 100}
     row |= {"exchange": 302, "condition": 209, "conditions": "209", "condition_group": "regular"}
@@ -124,6 +124,17 @@ def test_a_late_print_explains_its_residual() -> None:
     days = day(bar(500, (1.0, 1.5, 0.5, 0.5), 10, 3), bar(510, (2.0, 2.0, 2.0, 2.0), 8, 2))
     output = reconcile({"option_trades": frame, "option_bars_1d": days}, SESSION)
     assert residuals(output) == [("trades~1d", "transactions", -1.0, "late"), ("trades~1d", "volume", -7.0, "late")]
+    assert output.findings == ()
+
+
+def test_a_late_opening_is_in_the_bars_and_stands_for_no_other_late_print() -> None:
+    """A policy that counts D too: its volume is what the bars lack, not its volume and that of the late opening."""
+    opening = trade(510, 1, 2.0, 5, is_late=True, condition=208)
+    late = trade(510, 30, 2.0, 7, is_late=True, condition=204)
+    frame = trades(*TRADES.drop("session", "known_at_utc").to_dicts(), opening, late)
+    days = day(bar(500, (1.0, 1.5, 0.5, 0.5), 10, 3), bar(510, (2.0, 2.0, 2.0, 2.0), 6, 2))
+    output = reconcile({"option_trades": frame, "option_bars_1d": days}, SESSION)
+    assert residuals(output) == [("trades~1d", "transactions", 1.0, "late"), ("trades~1d", "volume", 7.0, "late")]
     assert output.findings == ()
 
 

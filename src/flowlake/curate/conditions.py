@@ -138,7 +138,7 @@ def _volume_only(
     )
 
 
-OPRA_MASSIVE = ConditionPolicy(
+OPRA_MASSIVE_1 = ConditionPolicy(
     name="opra-massive",
     version=1,
     conditions=(
@@ -180,15 +180,16 @@ OPRA_MASSIVE = ConditionPolicy(
 """The vendor whose bars the prints are reconciled with: no late print is in its volume or sets a price of its bars."""
 
 
-def _with(policy: ConditionPolicy, name: str, changed: Iterable[Condition]) -> ConditionPolicy:
+def _with(policy: ConditionPolicy, name: str, version: int, changed: Iterable[Condition]) -> ConditionPolicy:
     """Another policy that reads some conditions differently."""
     by_id = {condition.id: condition for condition in changed}
-    return ConditionPolicy(name, 1, tuple(by_id.get(condition.id, condition) for condition in policy.conditions))
+    return ConditionPolicy(name, version, tuple(by_id.get(condition.id, condition) for condition in policy.conditions))
 
 
-OPRA_CONSOLIDATED = _with(
-    OPRA_MASSIVE,
+OPRA_CONSOLIDATED_1 = _with(
+    OPRA_MASSIVE_1,
     "opra-consolidated",
+    1,
     (
         replace(_late(202, "B"), in_volume=True),
         replace(_late(204, "D"), in_volume=True, sets_price=True),
@@ -198,7 +199,15 @@ OPRA_CONSOLIDATED = _with(
 """Every contract that changed hands is in the volume, whenever it was reported. OPRA's D is late but in sequence, so it sets prices
 as any print does; B and F are out of sequence, and a bar's close must not be theirs. A late print's time is that of its report: it
 is not signed against the quotes of that time, and it is in no baseline."""
-POLICIES = (OPRA_MASSIVE, OPRA_CONSOLIDATED)
+_SECOND = (
+    Condition(208, "H", "late", may_be_signed=False, in_baseline=False, is_single_leg=False, is_late=True),
+    *(replace(condition, is_auction=True) for condition in OPRA_MASSIVE_1.conditions if condition.letter in "gklr"),
+)
+"""What the second versions read differently. H is a late report of the opening trade, in sequence: vendors count it and let it set
+prices, but its time is that of its report. An auction of legs is marked as one, as crosses and floor trades of legs were."""
+OPRA_MASSIVE = _with(OPRA_MASSIVE_1, OPRA_MASSIVE_1.name, 2, _SECOND)
+OPRA_CONSOLIDATED = _with(OPRA_CONSOLIDATED_1, OPRA_CONSOLIDATED_1.name, 2, _SECOND)
+POLICIES = (OPRA_MASSIVE_1, OPRA_CONSOLIDATED_1, OPRA_MASSIVE, OPRA_CONSOLIDATED)
 """Every version of every policy."""
 
 
@@ -212,7 +221,8 @@ def policy_named(text: str) -> ConditionPolicy:
 
 
 def policy_given(inputs: Inputs) -> ConditionPolicy:
-    """The policy that a step was given as `condition_policy`, rows of `sale_conditions`; without that input `opra-massive`."""
+    """The policy that a step was given as `condition_policy`, rows of `sale_conditions`; without that input the newest
+    `opra-massive`."""
     rows = inputs.get(CONDITION_POLICY)
     if rows is None:
         return OPRA_MASSIVE

@@ -118,7 +118,7 @@ OPTION_TRADES = Dataset(
         _flag("may_be_signed", "Single-leg, on time and not cancelled: its direction may be inferred."),
         _flag("in_baseline", "Ordinary trading, reported on time: enters packets and baselines, unless cancelled."),
         _flag("is_iso", "Intermarket sweep order; says nothing of several venues being hit."),
-        _flag("is_auction", "Single-leg auction, the usual proxy for retail flow."),
+        _flag("is_auction", "Auction; a single-leg one that was not swept is the usual proxy for retail flow."),
         _flag("is_cross", "Cross."),
         _flag("is_floor", "Traded on a floor."),
         _flag("is_multi_leg", "Leg of a multi-leg package."),

@@ -196,7 +196,7 @@ FLOW_PACKETS = Dataset(
             checks=_NOT_NEGATIVE,
         ),
         _share("iso_share", "Intermarket sweep orders. Says nothing of several venues being hit: see `venues`."),
-        _share("auction_share", "Single-leg auctions."),
+        _share("auction_share", "Auctions, of packages too."),
         _share("cross_share", "Crosses."),
         _share("floor_share", "Traded on a floor."),
         Column(

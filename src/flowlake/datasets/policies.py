@@ -13,6 +13,9 @@ CONDITION_POLICY = "condition_policy"
 UNREPORTED = "unreported"
 """Condition group of prints without a sale condition: whether they were auctions or legs is not known."""
 
+LATE_IN_BARS = frozenset({208})
+"""Conditions of late prints that vendors' bars count as any other (OPRA's H), so that they explain no difference from the bars."""
+
 
 def _flag(name: str, doc: str) -> Column:
     return Column(name, pl.Boolean(), doc)
@@ -40,7 +43,7 @@ SALE_CONDITIONS = Dataset(
         _flag("is_multi_leg", "Leg of a multi-leg package."),
         _flag("is_stock_tied", "Leg of a package with stock."),
         _flag("is_iso", "Intermarket sweep order."),
-        _flag("is_auction", "Single-leg auction."),
+        _flag("is_auction", "Auction; from version 2 on also of legs of packages, as crosses and floor trades are."),
         _flag("is_cross", "Cross."),
         _flag("is_floor", "Traded on a floor."),
         _flag("is_late", "Reported late or out of sequence."),

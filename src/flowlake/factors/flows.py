@@ -130,6 +130,8 @@ def print_factors(inputs: Inputs) -> pl.DataFrame | None:
         return None
     size = pl.col("size")
 
+    is_package = pl.col("is_multi_leg") | pl.col("is_stock_tied")
+
     def share(kind: pl.Expr) -> pl.Expr:
         return size.filter(kind).sum() / size.sum()
 
@@ -138,8 +140,8 @@ def print_factors(inputs: Inputs) -> pl.DataFrame | None:
         .group_by("underlying")
         .agg(
             share(pl.col("is_iso")).alias("iso_share"),
-            share(pl.col("is_multi_leg") | pl.col("is_stock_tied")).alias("multi_leg_share"),
-            share(pl.col("is_auction")).alias("auction_share"),
+            share(is_package).alias("multi_leg_share"),
+            share(pl.col("is_auction") & ~is_package).alias("auction_share"),
             pl.col("premium_usd").max().alias("largest_print_premium_usd"),
         )
     )

@@ -140,12 +140,13 @@ def signed_prints(trades: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFr
     times (2p - 1), 0 where the side is not known; `known_premium` and `known_size`, `quoted_premium`, `reported_premium`,
     `multi_leg_premium`, `retail_premium`, `retail_known`, `retail_net`: the parts of that kind.
     """
+    is_package = pl.col("is_multi_leg") | pl.col("is_stock_tied")
     frame = trades.select(
         *_PRINT_COLUMNS,
         "print_no",
         "in_volume",
-        (pl.col("is_multi_leg") | pl.col("is_stock_tied")).alias("is_package"),
-        (pl.col("is_auction") & ~pl.col("is_iso")).alias("is_retail"),
+        is_package.alias("is_package"),
+        (pl.col("is_auction") & ~pl.col("is_iso") & ~is_package).alias("is_retail"),
         pl.col("condition_group").ne_missing(UNREPORTED).alias("is_reported"),
         scaled(pl.col("premium_usd")).alias("premium"),
         pl.col("contract_no").cast(pl.Int64),

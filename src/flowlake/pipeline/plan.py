@@ -91,7 +91,7 @@ STEPS: tuple[Step, ...] = (
         any_of=tuple(read.dataset for read in _TICKERS),
         version=2,
     ),
-    _curate("sale_conditions", "conditions:sale_conditions"),
+    _curate("sale_conditions", "conditions:sale_conditions", version=2),
     replace(
         _curate(
             "option_trades",
@@ -165,7 +165,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "daily_factors",
         Stage.FACTORS,
-        5,
+        6,
         "flowlake.factors.daily:daily_factors",
         (
             Read("option_iv", required=True),
@@ -232,7 +232,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "flow_factors",
         Stage.FACTORS,
-        2,
+        3,
         "flowlake.flow.factors:flow_factors",
         (
             Read(
@@ -455,7 +455,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "reconcile",
         Stage.CHECK,
-        1,
+        2,
         "flowlake.quality.reconcile:reconcile",
         (Read("option_trades"), Read("option_bars_1m"), Read("option_bars_1d")),
         ("reconciliation",),

@@ -13,6 +13,7 @@ from datetime import date
 import polars as pl
 
 from flowlake.datasets.model import Finding, Inputs, Output
+from flowlake.datasets.policies import LATE_IN_BARS
 from flowlake.datasets.quality import ALL, MEASURES
 
 VOLUME_TOLERANCE = 0.005
@@ -26,7 +27,7 @@ _SOURCES = {"trades": "option_trades", "1m": "option_bars_1m", "1d": "option_bar
 _KEY = ["contract", "underlying"]
 _EXPLAINED = ("cancelled", "late")
 _REASONS = {"late_counted": "late"}
-_LOOKED_AT = [*_KEY, "ts_utc", "price", "size", "in_volume", "sets_price", "is_cancelled", "is_late"]
+_LOOKED_AT = [*_KEY, "ts_utc", "price", "size", "condition", "in_volume", "sets_price", "is_cancelled", "is_late"]
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,11 @@ def _causes(trades: pl.DataFrame | None, minutes: pl.DataFrame | None) -> dict[s
     if trades is None:
         return {}
     counted = {"in_volume": pl.lit(True), "sets_price": pl.lit(True)}
+    may_be_missing = pl.col("is_late") & pl.col("in_volume") & ~pl.col("condition").is_in(LATE_IN_BARS)
     causes = {
         "cancelled": _prints(trades.filter("is_cancelled").with_columns(**counted)),
         "late": _prints(trades.filter(pl.col("is_late") & ~pl.col("in_volume")).with_columns(**counted)),
-        "late_counted": _prints(trades.filter(pl.col("is_late") & pl.col("in_volume")).with_columns(**counted)),
+        "late_counted": _prints(trades.filter(may_be_missing).with_columns(**counted)),
     }
     if minutes is not None:
         by_minute = _eligible(trades).with_columns(minute=pl.col("ts_utc").dt.truncate("1m"))
