@@ -142,6 +142,17 @@ def test_packages_and_late_prints_set_no_price() -> None:
     assert rows["fallback_side"].to_list() == [None, None, None, 1]
 
 
+@pytest.mark.parametrize(
+    "marks",
+    [{"condition": 0, "conditions": None, "condition_group": "unreported"}, {"is_late": True, "condition_group": "late"}],
+    ids=["blank", "late"],
+)
+def test_blank_prints_and_late_ones_that_a_policy_counts_set_no_price(marks: dict[str, Any]) -> None:
+    between = sale(2, 1.50, may_be_signed=False, **marks)
+    rows = sides(inputs([sale(1, 1.00), between, sale(3, 1.20)]))
+    assert rows["fallback_side"].to_list() == [None, None, 1]
+
+
 def test_a_later_cancel_changes_nothing() -> None:
     prints = [sale(1, 1.00), sale(2, 1.05), sale(3, 1.00)]
     cancelled = [prints[0], {**prints[1], "is_cancelled": True, "may_be_signed": False}, prints[2]]

@@ -132,9 +132,14 @@ def _signed(prints: pl.DataFrame) -> tuple[Bool, Bool]:
     A cancelled print was on the tape like any other until its cancel came: knowing better would be looking ahead.
     """
     is_single_leg = ~(prints["is_multi_leg"] | prints["is_stock_tied"])
-    could_be = prints["sets_price"] & is_single_leg & ~prints["is_late"] & (prints["condition_group"] != UNREPORTED)
-    was_signed = prints["may_be_signed"] | (prints["is_cancelled"] & could_be)
+    was_signed = prints["may_be_signed"] | (prints["is_cancelled"] & _has_current_price(prints))
     return is_single_leg.to_numpy(), was_signed.to_numpy()
+
+
+def _has_current_price(prints: pl.DataFrame) -> pl.Series:
+    """Single-leg prints that set prices and were reported on time, under a condition that says so."""
+    is_leg = prints["is_multi_leg"] | prints["is_stock_tied"]
+    return prints["sets_price"] & ~is_leg & ~prints["is_late"] & (prints["condition_group"] != UNREPORTED)
 
 
 def _reasons(probability: Float, price: Float, market: Nbbo, is_single_leg: Bool, is_signed: Bool) -> Int:
@@ -157,11 +162,10 @@ def _depth(market: Nbbo) -> Sides:
 
 
 def _tick(prints: pl.DataFrame, contract: Int, ts_ns: Int) -> Sides:
-    """The tick test against earlier milliseconds, on the prices of single-leg prints reported on time."""
-    counts = prints["sets_price"] & ~(prints["is_multi_leg"] | prints["is_stock_tied"])
+    """The tick test against earlier milliseconds; legs, late prints and those without a condition set no price."""
     units = (prints["price"] * PRICE_UNITS).round().cast(pl.Int64).to_numpy()
     side = np.empty(prints.height, dtype=np.int8)
-    _side.tape_tick(contract, ts_ns // _NS_PER_MS, units, counts.to_numpy(), side)
+    _side.tape_tick(contract, ts_ns // _NS_PER_MS, units, _has_current_price(prints).to_numpy(), side)
     return side
 
 
