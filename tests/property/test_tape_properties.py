@@ -78,6 +78,16 @@ def test_batches_give_what_the_whole_table_gives(
 
 
 @QUIET
+@given(st.lists(st.tuples(st.sampled_from(("209", "227", "201", "205")), st.integers(0, 5)), min_size=1, max_size=30))
+def test_batches_match_cancels_as_the_whole_table_does(events: list[tuple[str, int]]) -> None:
+    """Equal prints of one contract and venue, so that which of them a cancel takes is all there is to differ in."""
+    rows = [("O:ABC240315C00010000", conditions, "0", "302", "", "1.25", str(TEN + at * 10**6), "2") for conditions, at in events]
+    body = text_of(rows, False, True, "\n", False)
+    raw = whole_raw(body)
+    assert_same(streamed_curated(batches(body), master(raw)), whole_curated(raw))
+
+
+@QUIET
 @given(st.lists(ROW, min_size=1, max_size=40))
 def test_plain_files_in_order_are_read_in_batches(rows: list[tuple[str, ...]]) -> None:
     """The quick way is not a rare one: a file of the vendor's form in its order never falls back."""

@@ -140,6 +140,21 @@ def test_a_cancel_marks_the_latest_earlier_identical_print_and_is_no_row() -> No
     assert output.findings == ()
 
 
+@pytest.mark.parametrize(("condition", "cancelled"), [("201", 1), ("203", 1), ("205", 0), ("207", 1)])
+def test_a_cancel_of_the_opening_report_takes_the_earliest_print(condition: str, cancelled: int) -> None:
+    prints = [print_row(after(0)), print_row(after(5), conditions="227")]
+    table, output = curated(*prints, print_row(after(9), conditions=condition))
+    assert table["is_cancelled"].to_list() == [i == cancelled for i in range(2)]
+    assert output.findings == ()
+
+
+def test_a_cancel_of_the_opening_report_takes_what_no_other_took() -> None:
+    """The first cancel came when there was one print; the opening report is then the next that stands."""
+    rows = [print_row(after(0)), print_row(after(1), conditions="201"), *(print_row(after(t)) for t in (2, 3, 4))]
+    table, _ = curated(*rows, print_row(after(5), conditions="205"))
+    assert table["is_cancelled"].to_list() == [True, True, False, False]
+
+
 @pytest.mark.parametrize("condition", ["201", "203", "205", "207"])
 @pytest.mark.parametrize("different", [{"price": 1.51}, {"size": 3.0}, {"exchange": 303}, {"ticker": "O:SPY230327C00390000"}])
 def test_a_cancel_of_something_else_is_rejected(condition: str, different: dict[str, Any]) -> None:

@@ -140,6 +140,13 @@ GOOD = {
         line(at=9, conditions="205", price="1.26"),
         line("O:SPY240315P00500000", conditions="203"),
     ),
+    "cancels of the opening": file(
+        line(at=0),
+        line(at=5, conditions="227"),
+        line(at=9, conditions="205"),
+        *(line(at=i) for i in (10, 11)),
+        line(at=12, conditions="201"),
+    ),
     "exchange time far off": file(
         *(f"{SPY},{c},,302,{TEN + skew},1.25,{TEN},1" for c in ("209", "999") for skew in (0, 6 * 10**9, -6 * 10**9)),
         header="ticker,conditions,correction,exchange,participant_timestamp,price,sip_timestamp,size",

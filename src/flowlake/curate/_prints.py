@@ -15,8 +15,9 @@ Flags = NDArray[np.bool_]
 GOOD = -1
 NOT_IN_MASTER, PRICE, SIZE, DATE, HOURS = range(5)
 """Rules in the order in which they are applied; a row breaks the first that it breaks."""
-EXTENDED_HOURS, CANCEL, UNKNOWN, BLANK = 1, 2, 4, 8
-"""Traits of a condition: its prints may lie in extended hours, it is a cancel message, a note is about it."""
+EXTENDED_HOURS, CANCEL, UNKNOWN, BLANK, CANCEL_OF_OPENING = 1, 2, 4, 8, 16
+"""Traits of a condition: its prints may lie in extended hours, it is a cancel message, a note is about it, it cancels the opening
+report."""
 WHOLE_BELOW = 2.0**53
 TEN_THOUSANDTHS = 10_000
 MANY_MESSAGES = 256

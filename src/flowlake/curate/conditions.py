@@ -40,6 +40,7 @@ FLAGS = (
     "is_cancel",
 )
 UNKNOWN = "unknown"
+CANCEL_OF_OPENING = 205
 EXTENDED_HOURS = 248
 
 
@@ -245,7 +246,7 @@ def decode(texts: pl.Series, policy: ConditionPolicy = OPRA_MASSIVE) -> pl.DataF
     """One row per distinct text of condition ids (a comma list, blank or null), in order.
 
     Columns: `conditions` (as written, null kept), `condition` (the first id, 0 where there is none or it is no number),
-    `condition_group` (of the first), the flags, `is_extended_hours`.
+    `condition_group` (of the first), the flags, `is_extended_hours`, `cancels_opening`.
     """
     table = {c.id: c for c in policy.conditions}
     written = texts.cast(pl.String).unique().sort(nulls_last=True).to_list()
@@ -258,6 +259,7 @@ def decode(texts: pl.Series, policy: ConditionPolicy = OPRA_MASSIVE) -> pl.DataF
             "condition_group": pl.String(),
             **{flag: pl.Boolean() for flag in FLAGS},
             "is_extended_hours": pl.Boolean(),
+            "cancels_opening": pl.Boolean(),
         },
         orient="row",
     )
@@ -267,7 +269,7 @@ def _decoded(text: str | None, table: dict[int, Condition]) -> tuple[object, ...
     ids = [_id(part) for part in (text or "").split(",") if part.strip()]
     met = [table[i] if i in table else _nothing(i, "", UNKNOWN) for i in ids] or [_UNREPORTED]
     flags = ((all if flag in ALL_MUST_ALLOW else any)(getattr(c, flag) for c in met) for flag in FLAGS)
-    return (text, met[0].id, met[0].group, *flags, EXTENDED_HOURS in ids)
+    return (text, met[0].id, met[0].group, *flags, EXTENDED_HOURS in ids, CANCEL_OF_OPENING in ids)
 
 
 def _id(part: str) -> int:

@@ -156,6 +156,7 @@ _NOTED_TRAITS = (_prints.UNKNOWN, _prints.BLANK)
 _TRAITS = (
     (_prints.EXTENDED_HOURS, pl.col("is_extended_hours")),
     (_prints.CANCEL, pl.col("is_cancel")),
+    (_prints.CANCEL_OF_OPENING, pl.col("cancels_opening")),
     *((trait, note.concerns) for trait, note in zip(_NOTED_TRAITS, trades.NOTES, strict=False)),
 )
 
@@ -317,7 +318,9 @@ class _Curator:
         of_run = np.searchsorted(np.cumsum(batch.runs("ticker").lengths), at, side="right")
         moment, row = (batch.plain(name).values for name in ("sip_timestamp", ROW))
         text = self._marks.text_rank[batch.coded("conditions").codes[at] + 1]
-        taken, unmatched = trades.matched(is_message[at], of_run, exchange[at], price[at], size[at], moment[at], text, row[at])
+        takes_first = (is_message & self._has(batch, _prints.CANCEL_OF_OPENING))[at]
+        same = (of_run, exchange[at], price[at], size[at])
+        taken, unmatched = trades.matched(is_message[at], takes_first, *same, moment[at], text, row[at])
         if unmatched.size:
             self._unmatched.append(to_frame(batch, RAW, at[unmatched], self._session))
         return at[taken]

@@ -1,12 +1,14 @@
 """Option prints: conditions decoded, cancels matched, impossible rows left out.
 
 Cancel matching: a cancel message cancels one earlier print of the same contract, exchange, price and size. Each cancel, in time
-order, takes the latest such print that no other cancel has taken. "Earlier" is a strictly earlier timestamp, because the
-order inside one millisecond is undefined. A cancel message never becomes a row; one without a print is rejected.
+order, takes the latest such print that no other cancel has taken; that of the opening report (OPRA's E) the earliest. "Earlier"
+is a strictly earlier timestamp, because the order inside one millisecond is undefined. A cancel message never becomes a row; one
+without a print is rejected.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from typing import Any
@@ -148,13 +150,16 @@ def _cancelled(prints: pl.DataFrame, messages: pl.DataFrame) -> tuple[pl.DataFra
     alike = prints.join(messages.select(_SAME_PRINT).unique(), on=_SAME_PRINT, how="semi")
     rows = pl.concat([messages.select(*_MATCHED_BY, "number"), alike.select(*_MATCHED_BY, "number")])
     keys = [rows.get_column(name).rank("dense").fill_null(rows.height + 1).to_numpy() for name in _MATCHED_BY]
-    taken, unmatched = matched(np.arange(rows.height) < messages.height, *keys)
+    takes_first = np.zeros(rows.height, np.bool_)
+    takes_first[: messages.height] = messages.get_column("cancels_opening").to_numpy()
+    taken, unmatched = matched(np.arange(rows.height) < messages.height, takes_first, *keys)
     is_taken = pl.col("number").is_in(rows.get_column("number").gather(taken).implode())
     return prints.with_columns(is_cancelled=is_taken).drop("number"), messages.drop("number")[unmatched]
 
 
 def matched(
     is_message: NDArray[np.bool_],
+    takes_first: NDArray[np.bool_],
     contract: NDArray[Any],
     exchange: NDArray[Any],
     price: NDArray[Any],
@@ -165,7 +170,8 @@ def matched(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where the prints stand that a message cancels, and the messages that match none.
 
-    A number for each value will do that is in the order of the values. Prints unlike all messages may be missing.
+    `takes_first`: messages that cancel the earliest print instead of the latest. A number for each value will do that is in the
+    order of the values. Prints unlike all messages may be missing.
     """
     same = (contract, exchange, price, size)
     # Within one timestamp the content decides, never the order of the rows; a message comes before prints that are not earlier.
@@ -175,14 +181,15 @@ def matched(
         begins[1:] |= key[order[1:]] != key[order[:-1]]
     cancelled: list[int] = []
     unmatched: list[int] = []
-    open_prints: list[int] = []
-    for at, is_other, is_cancel in zip(order.tolist(), begins.tolist(), is_message[order].tolist(), strict=True):
+    open_prints: deque[int] = deque()
+    columns = (order, begins, is_message[order], takes_first[order])
+    for at, is_other, is_cancel, is_of_first in zip(*(column.tolist() for column in columns), strict=True):
         if is_other:
             open_prints.clear()
         if not is_cancel:
             open_prints.append(at)
         elif open_prints:
-            cancelled.append(open_prints.pop())
+            cancelled.append(open_prints.popleft() if is_of_first else open_prints.pop())
         else:
             unmatched.append(at)
     return np.array(cancelled, np.int64), np.array(unmatched, np.int64)

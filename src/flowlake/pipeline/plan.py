@@ -99,7 +99,7 @@ STEPS: tuple[Step, ...] = (
             *_vendors(vendors.PRINTS),
             _CONTRACTS,
             any_of=tuple(vendors.PRINTS),
-            version=3,
+            version=4,
         ),
         reads_policy=True,
         streamed=Streamed("massive_option_trades", "flowlake.curate.tape:option_trades"),
