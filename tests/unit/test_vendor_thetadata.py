@@ -6,6 +6,7 @@ import csv
 import io
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -37,8 +38,9 @@ def trade(
     exchange: int = 5,
     price: str = "41.71",
     expiration: str = "2024-06-21",
+    further: str = "255,255,255,255",
 ) -> str:
-    first = f"SPY,{expiration},500.0,CALL,{ms},{ms - 5},{sequence},255,255,255,255"
+    first = f"SPY,{expiration},500.0,CALL,{ms},{ms - 5},{sequence},{further}"
     return f"{first},{condition},{size},{exchange},{price},431,5,41.2,50,430,5,42.09,50"
 
 
@@ -144,9 +146,34 @@ def test_every_condition_of_the_table_is_one_of_the_policy() -> None:
     ours = {c.id: c for c in conditions.OPRA_MASSIVE.conditions}
     assert set(THETADATA_CONDITIONS.values()) <= set(ours)
     assert [ours[THETADATA_CONDITIONS[125 + i]].letter for i in range(20)] == list("abcdefghijklmnopqrst")
-    assert all(ours[THETADATA_CONDITIONS[code]].is_cancel for code in range(40, 44))
+    assert all(ours[THETADATA_CONDITIONS[code]].is_cancel for code in range(40, 45))
     assert ours[THETADATA_CONDITIONS[95]].is_iso
     assert len(set(THETADATA_EXCHANGES.values())) == len(THETADATA_EXCHANGES) == 18
+
+
+@pytest.mark.parametrize(
+    ("further", "conditions", "flags"),
+    [
+        ("255,255,255,255", "209", {"may_be_signed": True, "is_iso": False, "is_multi_leg": False, "in_volume": True}),
+        ("95,255,255,255", "209,219", {"may_be_signed": True, "is_iso": True}),
+        ("255,255,130,255", "209,232", {"may_be_signed": False, "is_multi_leg": True, "in_volume": True}),
+        ("13,255,255,147", "209,204,247", {"is_late": True, "in_volume": False, "in_baseline": False}),
+        ("99,255,255,255", "209,unknown", {"may_be_signed": False, "in_volume": False}),
+        (",,,", "209", {"may_be_signed": True}),
+    ],
+)
+def test_further_conditions_count_as_the_first_does(further: str, conditions: str, flags: dict[str, bool]) -> None:
+    table, _ = curated("option_trades", DAY, raw_tables(DAY, (TRADES, text(trade(further=further)))))
+    assert (table["condition"][0], table["conditions"][0]) == (209, conditions)
+    assert table.select(*flags).row(0, named=True) == flags
+
+
+@pytest.mark.parametrize("told", [{"condition": code} for code in range(40, 45)] + [{"further": "40,255,255,255"}], ids=str)
+def test_a_cancel_is_no_print_wherever_it_is_told(told: dict[str, Any]) -> None:
+    rows = [trade(), trade(ms=NINE_THIRTY_MS + 9, sequence=5, **told)]
+    table, findings = curated("option_trades", DAY, raw_tables(DAY, (TRADES, text(*rows))))
+    assert table["is_cancelled"].to_list() == [True]
+    assert findings == ()
 
 
 def test_unknown_ids_stay_unknown() -> None:

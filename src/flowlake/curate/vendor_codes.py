@@ -77,6 +77,7 @@ _OLD_CONDITIONS = {
     41: 203,
     42: 205,
     43: 207,
+    44: 201,  # of a stopped trade, for which OPRA has no letter
     95: 219,
 }
 _LETTERS = 20
@@ -88,6 +89,8 @@ THETADATA_CONDITIONS: Mapping[int, int] = {
     147: _COMPRESSION,
     148: _EXTENDED_HOURS,
 }
+THETADATA_NONE = 255
+"""Stands in `ext_condition1` to `ext_condition4` where there is no further condition."""
 DATASHOP_CONDITIONS: Mapping[int, int] = {
     **_OLD_CONDITIONS,
     **{114 + i: _SINGLE_LEG_AUCTION + i for i in range(_LETTERS)},
@@ -101,7 +104,8 @@ def exchange(column: str, table: Mapping[int, int]) -> pl.Expr:
     return pl.col(column).replace_strict(table, default=UNKNOWN_EXCHANGE, return_dtype=pl.Int64)
 
 
-def condition(column: str, table: Mapping[int, int]) -> pl.Expr:
-    """The lake's condition id as text; `unknown` for one that the table lacks."""
+def condition(column: str, table: Mapping[int, int], none: int | None = None) -> pl.Expr:
+    """The lake's condition id as text; `unknown` for one that the table lacks, null where there is none or it is `none`."""
     texts = {vendor: str(ours) for vendor, ours in table.items()}
-    return pl.col(column).replace_strict(texts, default=UNKNOWN_CONDITION, return_dtype=pl.String)
+    told = pl.col(column).replace_strict(texts, default=UNKNOWN_CONDITION, return_dtype=pl.String)
+    return pl.when(pl.col(column).is_not_null() & pl.col(column).ne_missing(none)).then(told)

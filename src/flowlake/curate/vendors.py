@@ -68,7 +68,9 @@ def _datashop_prints(raw: pl.DataFrame, session: date) -> pl.DataFrame:
 
 def _thetadata_prints(raw: pl.DataFrame, session: date) -> pl.DataFrame:
     venue = codes.exchange("exchange", codes.THETADATA_EXCHANGES)
-    conditions = codes.condition("condition", codes.THETADATA_CONDITIONS)
+    told = codes.condition("condition", codes.THETADATA_CONDITIONS)
+    further = (codes.condition(f"ext_condition{i}", codes.THETADATA_CONDITIONS, codes.THETADATA_NONE) for i in range(1, 5))
+    conditions = pl.concat_str([told, *further], separator=",", ignore_nulls=True)
     return _prints(without_overlap(raw), "trade_timestamp", "price", "size", venue, conditions)
 
 
