@@ -37,7 +37,12 @@ def trade_sides(inputs: Inputs, session: date) -> Output:
     is_single_leg, is_signed = _signed(prints)
     price = prints["price"].to_numpy()
     negotiated = (prints["is_cross"] | prints["is_floor"]).to_numpy()
-    probability = np.where(is_signed, buy_probability(price, market.bid, market.ask, _age_s(market), negotiated), np.nan)
+    # Tapes without quotes are as long as others.
+    asked = np.flatnonzero(is_signed & ~np.isnan(market.bid) & ~np.isnan(market.ask))
+    probability = np.full(price.size, np.nan)
+    probability[asked] = buy_probability(
+        price[asked], market.bid[asked], market.ask[asked], _age_s(market)[asked], negotiated[asked]
+    )
     reason = _reasons(probability, price, market, is_single_leg, is_signed)
     is_open = is_signed & np.isnan(probability)
     depth = np.where(is_open & (reason == SIDE_REASONS.index("at_midpoint")), _depth(market), 0).astype(np.int8)
