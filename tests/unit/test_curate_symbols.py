@@ -11,6 +11,7 @@ from flowlake.curate.expiries import is_monthly, is_vix_monthly, monthly_session
 from flowlake.curate.roots import root_terms
 from flowlake.curate.symbols import contract_symbol, parse_tickers
 from flowlake.datasets.raw import CONTRACT_ROOTS_FILE
+from flowlake.datasets.roots import KNOWN_ROOTS, VOLATILITY_INDEXES
 
 GOOD = {
     "O:SPY230327P00390000": ("SPY", date(2023, 3, 27), "P", 390.0, 390_000),
@@ -106,6 +107,10 @@ def test_terms_of_index_stock_and_adjusted_roots() -> None:
     assert terms("VIXW") == ("VIXW", "VIX", 100.0, "european", "am", False, False)
     assert terms("AAPL") == ("AAPL", "AAPL", 100.0, "american", "pm", False, False)
     assert terms("GOOG1") == ("GOOG1", "GOOG", 100.0, "american", "pm", True, True)
+
+
+def test_every_volatility_index_is_the_underlying_of_a_known_root() -> None:
+    assert set(VOLATILITY_INDEXES) <= {underlying for underlying, *_ in KNOWN_ROOTS.values()}
 
 
 def test_the_house_file_wins_while_it_is_valid_and_the_newest_row_counts() -> None:

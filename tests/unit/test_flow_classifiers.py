@@ -337,6 +337,9 @@ def test_other_doubts() -> None:
     european = master(PUT)
     assert doubts(packet(of=PUT), contracts=european) == ["possible_hedge"]
     assert doubts(packet(of=PUT, buy_probability=0.1), contracts=european) == []
+    calls, puts = ({**of, "underlying": "VIX"} for of in (CALL, PUT))
+    assert doubts(packet(of=calls), contracts=master(calls)) == ["possible_hedge"]
+    assert doubts(packet(of=puts), contracts=master(puts)) == []
     assert doubts(packet(opening_probability=0.3)) == ["may_close"]
     pin = packet(of=leg("C", 100.5, 1), days_to_expiry=1)
     assert doubts(pin) == ["possible_expiry_pin"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from flowlake.core import sessions
 from flowlake.datasets import curated
@@ -25,6 +26,7 @@ from flowlake.datasets.flow_factors import (
     PANEL_FLOW,
     PROFILE_FLOOR,
     PROFILE_MIN_HISTORY,
+    SCOPES,
     SCORES,
 )
 from flowlake.datasets.model import SESSION
@@ -247,6 +249,28 @@ def test_the_tide_adds_up_over_the_session_and_by_scope() -> None:
     assert set(with_sectors["scope"]) == {"all", "index", "stock", "sector:Energy"}, "a sector without prints has no row"
 
 
+def test_the_tide_of_a_volatility_index_is_apart() -> None:
+    """Calls on VIX are bought against a fall: among the others they would count as bought for a rise."""
+    index, vix = (
+        {**leg("C", 95.0), "contract": f"{name}240323C00095000", "underlying": name, "root": name} for name in ("SPX", "VIX")
+    )
+    contracts = master(CALL, index, vix).with_columns(
+        exercise=pl.when(pl.col("underlying") == "XYZ").then(pl.lit("american")).otherwise(pl.lit("european"))
+    )
+    at = OPEN + timedelta(minutes=1)
+    trades = tape(
+        trade(index, 2, 1.0, ts_utc=at), trade(vix, 100, 1.0, ts_utc=at), trade(CALL, 5, 1.0, ts_utc=at + timedelta(minutes=1))
+    )
+    made = run(contracts=contracts, option_trades=trades, trade_sides=sides(trades, *[1.0] * 3))
+    last = made["market_tide"].group_by("scope", maintain_order=True).last()
+    assert dict(last.select("scope", "tide_usd").iter_rows()) == {
+        "all": 700.0, "index": 200.0, "stock": 500.0, "volatility_index": 10_000.0
+    }  # fmt: skip
+    assert made["flow_factors"].filter("is_index")["underlying"].to_list() == ["SPX", "VIX"]
+    table = next(each for each in FLOW_DATASETS if each.name == "market_tide")
+    assert set(table.conform(made["market_tide"].drop(SESSION, strict=False), T)["scope"]) <= set(SCOPES)
+
+
 def test_venues_sum_to_the_session() -> None:
     trades = tape(trade(CALL, 10, 1.0, exchange=300), trade(CALL, 5, 1.0, exchange=312), trade(PUT, 5, 2.0, exchange=300))
     probability = {(10, 300): 1.0, (5, 312): None, (5, 300): 0.0}
@@ -392,6 +416,32 @@ def test_the_market_is_that_of_the_others() -> None:
     lines = np.array([[1.0, np.nan, 5.0], [2.0, 7.0, np.nan], [9.0, np.nan, np.nan], [4.0, 8.0, np.nan]])
     expected = np.array([[4.0, 7.5, np.nan], [4.0, 8.0, 5.0], [2.0, 7.5, 5.0], [2.0, 7.0, 5.0]])
     np.testing.assert_array_equal(_median_of_others(lines), expected)
+
+
+@pytest.mark.parametrize("indexes", [("AAA", "BBB"), ()])
+def test_a_volatility_index_is_no_part_of_the_market(indexes: tuple[str, ...]) -> None:
+    """CCC is VIX here: whatever its volatility and its return, nobody else's expectation changes."""
+    named = {
+        name: frame.with_columns(pl.col("underlying").replace("CCC", "VIX")).sort(SESSION, "underlying")
+        for name, frame in history(2_000).items()
+    }
+    given = pl.col("underlying").is_in([*indexes, "VIX"])
+    named["flow_factors"] = named["flow_factors"].with_columns(is_index=given)
+    wild = np.random.default_rng(3).uniform(0.5, 1.5, named["daily_factors"].height)
+    moved = {
+        column: pl.when(pl.col("underlying") == "VIX").then(pl.Series(wild * level)).otherwise(column)
+        for column, level in (("atm_iv_30d", 0.9), ("spot_close", 15.0))
+    }
+    other = named | {"daily_factors": named["daily_factors"].with_columns(**moved)}
+    first, second = (
+        flow_scores(inputs, T).tables["flow_scores"].filter(pl.col("underlying") != "VIX").select("^expected.*|volume_res.*|reg.*$")
+        for inputs in (named, other)
+    )
+    assert first["expected_option_volume"].null_count() == 0
+    assert first["regressors"].min() > 6, "the market's volatility and return are among them"
+    assert_frame_equal(first, second, check_exact=True)
+    alone = {name: frame.filter(pl.col("underlying") == "VIX") for name, frame in named.items()}
+    assert flow_scores(alone, T).tables["flow_scores"]["regression_sessions"].to_list() == [67]
 
 
 def test_without_daily_factors_there_is_no_expectation() -> None:

@@ -1,8 +1,7 @@
 """Option roots: what a contract delivers or settles on, and on which terms.
 
-The house file `contract_roots.csv` wins; then the index roots below; any other root is an American, physically settled
-contract on 100 shares of the ticker that the root spells, without the digit that marks an adjusted contract.
-Source of the index terms: the contract specifications of Cboe and Nasdaq.
+The house file `contract_roots.csv` wins; then `flowlake.datasets.roots`; any other root is an American, physically settled contract
+on 100 shares of the ticker that the root spells, without the digit that marks an adjusted contract.
 """
 
 from __future__ import annotations
@@ -13,31 +12,9 @@ from typing import Literal
 
 import polars as pl
 
-DEFAULT_MULTIPLIER = 100.0
+from flowlake.datasets.roots import AMERICAN_PM, KNOWN_ROOTS
 
-_EUROPEAN_AM = ("european", "am")
-_EUROPEAN_PM = ("european", "pm")
-_AMERICAN_PM = ("american", "pm")
-_KNOWN = {
-    "SPX": ("SPX", *_EUROPEAN_AM),
-    "SPXW": ("SPX", *_EUROPEAN_PM),
-    "SPXPM": ("SPX", *_EUROPEAN_PM),
-    "XSP": ("XSP", *_EUROPEAN_PM),
-    "OEX": ("OEX", *_AMERICAN_PM),
-    "XEO": ("OEX", *_EUROPEAN_PM),
-    "VIX": ("VIX", *_EUROPEAN_AM),
-    "VIXW": ("VIX", *_EUROPEAN_AM),
-    "NDX": ("NDX", *_EUROPEAN_AM),
-    "NDXP": ("NDX", *_EUROPEAN_PM),
-    "XND": ("XND", *_EUROPEAN_PM),
-    "RUT": ("RUT", *_EUROPEAN_AM),
-    "RUTW": ("RUT", *_EUROPEAN_PM),
-    "MRUT": ("MRUT", *_EUROPEAN_PM),
-    "DJX": ("DJX", *_EUROPEAN_AM),
-    # The root cannot spell the dot of these share classes.
-    "BRKB": ("BRK.B", *_AMERICAN_PM),
-    "BFB": ("BF.B", *_AMERICAN_PM),
-}
+DEFAULT_MULTIPLIER = 100.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +70,7 @@ def _terms(root: str, stated: dict[str, object] | None) -> tuple[object, ...]:
             is_adjusted,
             False,
         )
-    underlying, exercise, settlement = _KNOWN.get(root, ((root[:-1] if is_adjusted else root) or root, *_AMERICAN_PM))
+    underlying, exercise, settlement = KNOWN_ROOTS.get(root, ((root[:-1] if is_adjusted else root) or root, *AMERICAN_PM))
     return (root, underlying, DEFAULT_MULTIPLIER, exercise, settlement, is_adjusted, is_adjusted)
 
 

@@ -15,6 +15,7 @@ from flowlake.datasets.checks import Between, Check, Matches
 from flowlake.datasets.curated import UNDERLYING
 from flowlake.datasets.model import UTC_NS, Adjust, Column, Dataset, KnownAtDecision, KnownFromMorning, Layer
 from flowlake.datasets.raw_columns import SECTOR_NAME
+from flowlake.datasets.roots import VOLATILITY_INDEXES
 from flowlake.datasets.scored import MAD_TO_SIGMA, MIN_HISTORY, OTM_DISTANCE, Scored
 
 MONEYNESS = ("itm", "atm", "otm")
@@ -200,7 +201,7 @@ FLOW_FACTORS = Dataset(
     grain=("underlying",),
     columns=(
         UNDERLYING,
-        Column("is_index", pl.Boolean(), "Some of its contracts are European: a cash-settled index."),
+        Column("is_index", pl.Boolean(), "Some of its contracts are European: a cash-settled index, of volatility too."),
         _count("eligible_prints", "Prints that count: in the vendor's volume and not cancelled.", "prints"),
         _count("eligible_volume", "Their contracts.", "contracts", Adjust.CONTRACTS),
         Column("eligible_premium_usd", pl.Float64(), "Their premium, exact to 1/10,000 USD.", unit="USD", checks=_NOT_NEGATIVE),
@@ -282,23 +283,25 @@ FLOW_MINUTES = Dataset(
     may_be_empty=True,
 )
 
-SCOPES = ("all", "index", "stock")
+SCOPES = ("all", "index", "stock", "volatility_index")
 SECTOR_SCOPE = "sector:"
 """Before the name of a sector, in a scope."""
 MARKET_TIDE = Dataset(
     name="market_tide",
     layer=Layer.DERIVED,
     doc=(
-        "Net premium of the whole market by minute and since the session's first print: all underlyings, cash-settled indexes, the "
-        "rest, and each sector of `sectors`."
+        "Net premium of the whole market by minute and since the session's first print: all underlyings but volatility indexes, "
+        "cash-settled indexes, the rest, and each sector of `sectors`; and that of volatility indexes, whose calls are bought "
+        "against a fall."
     ),
     grain=("scope", "ts_utc"),
     columns=(
         Column(
             "scope",
             pl.String(),
-            "all; index: underlyings whose contracts are European; stock: all others, funds among them; sector:NAME: those that "
-            "`sectors` puts there, known at 09:00 New York on the session.",
+            "all: index and stock; index: underlyings whose contracts are European; stock: all others, funds among them; "
+            f"volatility_index: {', '.join(VOLATILITY_INDEXES)}, in none of these three; sector:NAME: those that `sectors` puts "
+            "there, known at 09:00 New York on the session.",
             checks=(Matches(f"^(?:{'|'.join(SCOPES)}|{SECTOR_SCOPE}{SECTOR_NAME})$"),),
         ),
         _MINUTE,
@@ -455,8 +458,9 @@ SCORES = (
     _factor(
         "expected_option_volume",
         f"After Augustin, Brenner and Subrahmanyam (2019): {_REGRESSION}. The market's volatility is the median of atm_iv_30d over "
-        "cash-settled indexes, else over all underlyings, and its return likewise. A regressor that is missing today or in half of "
-        "the sessions, or that is collinear, is left out; a session without one of the others is no part of the sample.",
+        "cash-settled indexes, else over all underlyings, and its return likewise, volatility indexes left out of both. A "
+        "regressor that is missing today or in half of the sessions, or that is collinear, is left out; a session without one of "
+        "the others is no part of the sample.",
         _SAMPLE,
         "contracts",
         _NOT_NEGATIVE,

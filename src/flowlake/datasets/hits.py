@@ -163,7 +163,7 @@ PACKET_COLUMNS = (
 """What the rules, the doubts and the hits need of `flow_packets`."""
 TIERS = ("confirmed", "unconfirmed")
 DOUBTS = {
-    "possible_hedge": "puts bought on a cash-settled index, or a cross that names no initiator",
+    "possible_hedge": "puts bought on a cash-settled index, calls on one of volatility, or a cross that names no initiator",
     "possible_leg": f"another contract of the underlying traded the same size within {LEG_SECONDS} s",
     "possible_roll": "and it has the same right and another expiry",
     "possible_dividend_play": f"calls at least {DEEP_ITM:.0%} in the money on the session before the ex-date",

@@ -25,6 +25,7 @@ from flowlake.datasets.flow_factors import (
 )
 from flowlake.datasets.matrices import session_matrices
 from flowlake.datasets.model import SESSION, UTC_NS, Inputs, Output
+from flowlake.datasets.roots import VOLATILITY_INDEXES
 from flowlake.datasets.scored import MAD_TO_SIGMA
 from flowlake.flow._minutes import fill_minute_scores
 from flowlake.flow._regression import fill_expectations
@@ -156,7 +157,10 @@ def _expectations(today: pl.DataFrame, inputs: Inputs, session: date) -> list[pl
     returns = np.full(spot.shape, np.nan)
     returns[:, 1:] = np.log(spot[:, 1:] / spot[:, :-1])
     is_index = everyone.is_in(today.filter("is_index")["underlying"].implode()).to_numpy()
-    iv, market_return = (np.broadcast_to(_market_of(each, is_index), volume.shape) for each in (lines["atm_iv_30d"], returns))
+    in_market = ~everyone.is_in(VOLATILITY_INDEXES).to_numpy()
+    iv, market_return = (
+        np.broadcast_to(_market_of(each[in_market], is_index[in_market]), volume.shape) for each in (lines["atm_iv_30d"], returns)
+    )
     now = np.stack([_median_of_others(volume), iv, returns, market_return])
     before = np.full((len(now) + 1, *volume.shape), np.nan)
     before[:-1, :, 1:] = now[:, :, :-1]

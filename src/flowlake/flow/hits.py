@@ -28,6 +28,7 @@ from flowlake.datasets.hits import (
 )
 from flowlake.datasets.model import KNOWN_AT, SESSION, UTC_NS, Inputs, Output
 from flowlake.datasets.packets import SINGLE_LEG_STRUCTURES
+from flowlake.datasets.roots import VOLATILITY_INDEXES
 from flowlake.datasets.scored import MAD_TO_SIGMA
 from flowlake.flow._baselines import fill_baselines
 from flowlake.flow._legs import fill_legs
@@ -176,9 +177,10 @@ def _with_doubts(hits: pl.DataFrame, packets: pl.DataFrame, inputs: Inputs, sess
         _ex_dates(inputs, session), on="underlying", how="left", maintain_order="left"
     )
     is_put = pl.col("right") == "P"
+    hedges = is_put != pl.col("underlying").is_in(VOLATILITY_INDEXES)
     is_next = pl.col("dividend_known_utc") <= pl.col("last_ts_utc") + _LEG_TIME
     found = {
-        "possible_hedge": (is_put & (pl.col("direction") == "bought") & pl.col("is_index")) | (pl.col("cross_share") > 0.5),
+        "possible_hedge": (hedges & (pl.col("direction") == "bought") & pl.col("is_index")) | (pl.col("cross_share") > 0.5),
         "possible_leg": pl.col("has_leg"),
         "possible_roll": pl.col("is_roll"),
         "possible_dividend_play": ~is_put & (pl.col("otm_distance") <= -DEEP_ITM) & is_next,

@@ -9,6 +9,7 @@ import polars as pl
 
 from flowlake.datasets.flow_factors import SECTOR_SCOPE, SPOT_MINUTES
 from flowlake.datasets.model import UTC_NS, Inputs
+from flowlake.datasets.roots import VOLATILITY_INDEXES
 from flowlake.datasets.scored import OTM_DISTANCE
 from flowlake.flow.units import in_units, outwards
 
@@ -117,7 +118,13 @@ def market_tide(minutes: pl.DataFrame, sectors: pl.DataFrame | None) -> pl.DataF
 
     `minutes` as `minute_sums` gives them; `sectors` is the table of that name, without which no scope is a sector.
     """
-    members = {"all": pl.lit(True), "index": pl.col("is_index"), "stock": ~pl.col("is_index")}
+    is_volatility, is_index = pl.col("underlying").is_in(VOLATILITY_INDEXES), pl.col("is_index")
+    members = {
+        "all": ~is_volatility,
+        "index": ~is_volatility & is_index,
+        "stock": ~is_volatility & ~is_index,
+        "volatility_index": is_volatility,
+    }
     if sectors is not None:
         for (sector,), rows in sectors.group_by("sector"):
             members[f"{SECTOR_SCOPE}{sector}"] = pl.col("underlying").is_in(rows["underlying"].to_list())
