@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from flowlake.cli import parser
+from flowlake.datasets.raw import RAW
 from flowlake.signals import evidence
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +49,25 @@ def test_the_pages_are_there() -> None:
     wanted = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", *(f"docs/{n}.md" for n in ("architecture", "methods", "operations")))
     assert names.issuperset({*wanted, "docs/troubleshooting.md", "docs/vendors.md", "docs/data-dictionary.md"})
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+def tables(page: Path) -> Iterator[list[str]]:
+    """Lines of each table: rows without a blank line between them."""
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    yield from (block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_table_has_its_header(page: Path) -> None:
+    """Rows behind a blank line are no table any more, and are shown as text."""
+    for rows in tables(page):
+        assert len(rows) > 1, rows
+        assert re.fullmatch(r"(\|[ :]*-+[ :]*)+\|", rows[1]), f"{page_id(page)}: {rows[0][:80]}"
+
+
+def test_one_table_names_every_raw_dataset() -> None:
+    feeds = next(rows for rows in tables(ROOT / "docs/vendors.md") if rows[0].startswith("| key in the bucket"))
+    assert {ds.name for ds in RAW} == {row.split("|")[2].strip(" `") for row in feeds[2:]}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
