@@ -108,7 +108,7 @@ def test_signed_factors_by_hand() -> None:
         "glp_put_sell_to_stock": 2.0,
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
-    assert {text.split(": ")[1] for text in found["not_available"]} == {"needs flow_packets"}
+    assert {text.split(": ")[1] for text in found["not_available"]} == {"needs flow_packets", "needs sectors"}
 
 
 def test_an_unknown_side_counts_in_the_total_and_in_the_coverage_alone() -> None:
@@ -271,6 +271,65 @@ def test_the_tide_of_a_volatility_index_is_apart() -> None:
     assert set(table.conform(made["market_tide"].drop(SESSION, strict=False), T)["scope"]) <= set(SCOPES)
 
 
+TIDES = ("market_tide_usd", "sector_tide_usd", "index_tide_usd")
+
+
+def test_an_underlying_carries_the_last_tide_of_its_scopes() -> None:
+    legs = [{**leg("C", 105.0), "contract": f"{name}240323C00105000", "underlying": name, "root": name} for name in ("BBB", "IDX")]
+    american, european = (
+        master(*some).with_columns(exercise=pl.lit(how)) for some, how in (([CALL, legs[0]], "american"), ([legs[1]], "european"))
+    )
+    trades = tape(
+        trade(CALL, 10, 1.0, ts_utc=OPEN),
+        trade(CALL, 30, 1.0, ts_utc=OPEN + timedelta(minutes=5)),
+        trade(legs[0], 10, 1.0, ts_utc=OPEN + timedelta(minutes=2)),
+        trade(legs[1], 10, 1.0, ts_utc=OPEN + timedelta(minutes=1)),
+    )
+    probability = {"XYZ": 0.0, "BBB": None, "IDX": 1.0}
+    marks = [probability[name] for name in trades["underlying"]]
+    sectors = table(curated.SECTORS, [{"underlying": "XYZ", "sector": "Energy"}, {"underlying": "BBB", "sector": "Utilities"}])
+    made = run(contracts=pl.concat([american, european]), option_trades=trades, trade_sides=sides(trades, *marks), sectors=sectors)[
+        "flow_factors"
+    ]
+    assert made.select("underlying", "sector", *TIDES).rows() == [
+        ("BBB", "Utilities", -3000.0, None, 1000.0),
+        ("IDX", None, -3000.0, None, 1000.0),
+        ("XYZ", "Energy", -3000.0, -4000.0, 1000.0),
+    ]
+    said = [[text for text in reasons if "tide" in text] for reasons in made["not_available"]]
+    assert said == [
+        ["sector_tide_usd: no print of its sector has a known side"],
+        ["sector_tide_usd: sectors does not name it"],
+        [],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("marks", "concentration", "agreement"),
+    [
+        ((1.0, 1.0, 1.0), 0.375, 1.0),  # 10, 5 and 5 bought
+        ((1.0, 0.0, 0.0), 0.375, 0.0),  # 10 bought, 5 and 5 sold
+        ((0.5, 0.75, None), 1.0, 1.0),  # what is not known, and what may as well be sold, leans nowhere
+        ((0.5, None, None), None, None),
+    ],
+)
+def test_signed_volume_over_venues(marks: tuple[float | None, ...], concentration: float | None, agreement: float | None) -> None:
+    trades = tape(trade(CALL, 10, 1.0, exchange=300), trade(CALL, 5, 1.0, exchange=312), trade(CALL, 5, 1.0, exchange=316))
+    of_venue = dict(zip((300, 312, 316), marks, strict=True))
+    found = row(
+        contracts=master(*LEGS), option_trades=trades, trade_sides=sides(trades, *(of_venue[each] for each in trades["exchange"]))
+    )
+    assert (found["venue_net_concentration"], found["venue_agreement"]) == (concentration, agreement)
+    said = "venue_agreement: no print has a known side, or none leans to one"
+    assert (said in found["not_available"]) == (agreement is None)
+
+
+def test_squares_of_large_volumes_do_not_overflow() -> None:
+    trades = tape(*(trade(CALL, 3_000_000, 1.0, exchange=each) for each in (300, 312)))
+    found = row(contracts=master(*LEGS), option_trades=trades, trade_sides=sides(trades, 1.0, 0.0))
+    assert (found["venue_net_concentration"], found["venue_agreement"]) == (0.5, 0.0)
+
+
 def test_venues_sum_to_the_session() -> None:
     trades = tape(trade(CALL, 10, 1.0, exchange=300), trade(CALL, 5, 1.0, exchange=312), trade(PUT, 5, 2.0, exchange=300))
     probability = {(10, 300): 1.0, (5, 312): None, (5, 300): 0.0}
@@ -410,6 +469,32 @@ def test_unexpected_volume_stands_out() -> None:
     assert mine["sweep_premium_share_z"] is not None
     assert mine["hu_order_imbalance_z"] is None
     assert mine["peak_premium_z"] == 0.0
+
+
+def test_the_score_of_a_tide_is_that_of_its_scope() -> None:
+    """`XYZ` is new, and `CCC` was in another sector: both get what the others of their sector get."""
+    rng = np.random.default_rng(9)
+    inputs = history(1_000)
+    tides = {day: (float(rng.normal(0, 1e6)), float(rng.normal(0, 1e5)), float(rng.normal(0, 1e4))) for day in DAYS[-70:]}
+    tides[T] = (9e6, 4e5, 1e4)
+    is_new, was_elsewhere = ((pl.col("underlying") == name) & (pl.col(SESSION) < T) for name in ("XYZ", "CCC"))
+    market, energy, utilities = (pl.col(SESSION).replace_strict({day: each[i] for day, each in tides.items()}) for i in range(3))
+    inputs["flow_factors"] = (
+        inputs["flow_factors"]
+        .filter(~is_new)
+        .with_columns(market_tide_usd=market, sector=pl.when(was_elsewhere).then(pl.lit("Utilities")).otherwise(pl.lit("Energy")))
+        .with_columns(sector_tide_usd=pl.when(pl.col("sector") == "Energy").then(energy).otherwise(utilities))
+    )
+    made = FLOW_SCORES.conform(flow_scores(inputs, T).tables["flow_scores"], T)
+
+    def by_hand(place: int) -> float:
+        past = np.array([tides[day][place] for day in DAYS[-61:-1]])
+        return float((tides[T][place] - np.median(past)) / (1.4826 * np.median(np.abs(past - np.median(past)))))
+
+    assert made["market_tide_usd_z"].to_list() == pytest.approx([by_hand(0)] * 4)
+    assert made["sector_tide_usd_z"].to_list() == pytest.approx([by_hand(1)] * 4)
+    assert made["index_tide_usd_z"].null_count() == 4
+    assert made["sweep_premium_share_z"].null_count() == 1
 
 
 def test_the_market_is_that_of_the_others() -> None:

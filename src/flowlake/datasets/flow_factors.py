@@ -191,7 +191,33 @@ IMBALANCES = (
         for way in ("buy", "sell")
     ),
 )
-FLOW_VALUES = (*COVERAGE, *NET_PREMIUM, *NET_DELTA, *IMBALANCE, *OPENING, *KINDS, *IMBALANCES)
+VENUES = (
+    _factor(
+        "venue_net_concentration",
+        "Herfindahl index of the signed volume over venues, sum(net^2) / sum(|net|)^2 with net_volume of `venue_flow`: 1 where one "
+        "venue has it all, 1/n where n venues have as much each. A handful of prints is concentrated by chance.",
+        f"{_SIDE}, and a venue whose net volume is not 0",
+        "share",
+        _SHARE,
+    ),
+    _factor(
+        "venue_agreement",
+        "|sum(net)| / sum(|net|) over venues: 1 where all lean to the same side, 0 where they cancel out.",
+        f"{_SIDE}, and a venue whose net volume is not 0",
+        "share",
+        _SHARE,
+    ),
+)
+TIDE_SCOPES = {
+    "market_tide_usd": "all underlyings",
+    "sector_tide_usd": "those of its sector",
+    "index_tide_usd": "cash-settled indexes",
+}
+TIDES = tuple(
+    _usd(name, f"The last tide_usd of the session in `market_tide`, over {whose}.", "a print there with a known side")
+    for name, whose in TIDE_SCOPES.items()
+)
+FLOW_VALUES = (*COVERAGE, *NET_PREMIUM, *NET_DELTA, *IMBALANCE, *OPENING, *KINDS, *IMBALANCES, *VENUES, *TIDES)
 """Factors of `flow_factors` that may be null, each with a reason."""
 
 FLOW_FACTORS = Dataset(
@@ -202,6 +228,7 @@ FLOW_FACTORS = Dataset(
     columns=(
         UNDERLYING,
         Column("is_index", pl.Boolean(), "Some of its contracts are European: a cash-settled index, of volatility too."),
+        Column("sector", pl.String(), "Its sector in `sectors`, known at 09:00 New York on the session.", nullable=True),
         _count("eligible_prints", "Prints that count: in the vendor's volume and not cancelled.", "prints"),
         _count("eligible_volume", "Their contracts.", "contracts", Adjust.CONTRACTS),
         Column("eligible_premium_usd", pl.Float64(), "Their premium, exact to 1/10,000 USD.", unit="USD", checks=_NOT_NEGATIVE),
@@ -427,18 +454,30 @@ FLOW_SCORED = (
     Scored("net_call_otm_premium_usd", "linear", 0.05, relative=True),
     Scored("net_put_otm_premium_usd", "linear", 0.05, relative=True),
     Scored("net_delta_shares", "linear", 0.05, relative=True),
+    Scored("net_call_delta_shares", "linear", 0.05, relative=True),
+    Scored("net_put_delta_shares", "linear", 0.05, relative=True),
+    Scored("call_put_imbalance", "linear", 0.02),
     Scored("net_call_put_imbalance", "linear", 0.02),
     Scored("opening_buy_call_volume", "sqrt", 4.0),
     Scored("opening_buy_put_volume", "sqrt", 4.0),
     Scored("opening_put_share", "linear", 0.02),
     Scored("sweep_premium_share", "linear", 0.01),
     Scored("package_premium_share", "linear", 0.01),
+    Scored("multi_leg_premium_share", "linear", 0.01),
     Scored("retail_premium_share", "linear", 0.01),
     Scored("hu_order_imbalance", "linear", 0.05, relative=True),
-    Scored("glp_call_buy_to_stock", "linear", 0.05, relative=True),
-    Scored("glp_put_buy_to_stock", "linear", 0.05, relative=True),
+    *(
+        Scored(f"glp_{opened}{side}_{way}_to_stock", "linear", 0.05, relative=True)
+        for opened in ("", "open_")
+        for side in RIGHTS
+        for way in ("buy", "sell")
+    ),
+    Scored("venue_net_concentration", "linear", 0.02),
+    Scored("venue_agreement", "linear", 0.02),
 )
 """Flow factors with a robust score in the underlying's own past."""
+TIDE_SCORED = tuple(Scored(name, "linear", 0.05, relative=True) for name in TIDE_SCOPES)
+"""Tides with a robust score in their own past, which is that of the market or of the sector: an underlying that is new has one."""
 
 
 def _score(scored: Scored) -> Column:
@@ -454,7 +493,7 @@ _REGRESSION = (
 )
 _SAMPLE = f"{EXPECTED_MIN_SESSIONS} past sessions with volume"
 SCORES = (
-    *(_score(scored) for scored in FLOW_SCORED),
+    *(_score(scored) for scored in (*FLOW_SCORED, *TIDE_SCORED)),
     _factor(
         "expected_option_volume",
         f"After Augustin, Brenner and Subrahmanyam (2019): {_REGRESSION}. The market's volatility is the median of atm_iv_30d over "

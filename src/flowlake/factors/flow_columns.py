@@ -14,6 +14,7 @@ from flowlake.datasets.flow_factors import (
     PANEL_FLOW,
     PROFILE_MIN_HISTORY,
     SCORES,
+    TIDE_SCORED,
 )
 from flowlake.datasets.model import SESSION, Inputs
 from flowlake.datasets.scored import MIN_HISTORY
@@ -46,7 +47,7 @@ def _score_reasons() -> dict[str, str | pl.Expr]:
     short = pl.lit(f"the past holds fewer than {MIN_HISTORY} values, or does not vary")
     reasons: dict[str, str | pl.Expr] = {
         scored.column: pl.when(pl.col(scored.name).is_null()).then(pl.lit(f"{scored.name} is null")).otherwise(short)
-        for scored in FLOW_SCORED
+        for scored in (*FLOW_SCORED, *TIDE_SCORED)
     }
     regression = f"no option volume, or fewer than {EXPECTED_MIN_SESSIONS} past sessions to learn from"
     profile = f"no eligible print, or fewer than {PROFILE_MIN_HISTORY} past sessions with prints"

@@ -21,6 +21,7 @@ from flowlake.datasets.flow_factors import (
     PROFILE_FLOOR,
     PROFILE_MIN_HISTORY,
     PROFILE_SESSIONS,
+    TIDE_SCORED,
     UNUSUAL_Z,
 )
 from flowlake.datasets.matrices import session_matrices
@@ -44,7 +45,7 @@ def flow_scores(inputs: Inputs, session: date) -> Output:
     today = factors.filter(pl.col(SESSION) == session).sort("underlying")
     minutes = minute_scores(inputs[FLOW_PROFILES.name], session)
     rows = today.select("underlying").with_columns(
-        *_factor_scores(today["underlying"], factors, session), *_expectations(today, inputs, session)
+        *_factor_scores(today["underlying"], factors), *_tide_scores(today, factors), *_expectations(today, inputs, session)
     )
     peaks = minutes.group_by("underlying").agg(
         pl.col("cumulative_premium_z").max().alias("peak_premium_z"),
@@ -132,13 +133,31 @@ def _flat(profiles: pl.DataFrame) -> tuple[Int, Int]:
 # --- By session --------------------------------------------------------------------------------------------------------------
 
 
-def _factor_scores(underlyings: pl.Series, factors: pl.DataFrame, session: date) -> list[pl.Series]:
+def _factor_scores(underlyings: pl.Series, factors: pl.DataFrame) -> list[pl.Series]:
     """The scores of `FLOW_SCORED` and `score_sessions`."""
     days = factors[SESSION].unique().sort().tail(FLOW_SESSIONS).to_list()
     counted = factors.with_columns(pl.lit(1.0).alias("there"))
     lines = session_matrices(underlyings, counted, [*(scored.name for scored in FLOW_SCORED), "there"], days)
     scores = [_column(s.column, robust.score(s, lines[s.name][:, -1], lines[s.name][:, :-1])) for s in FLOW_SCORED]
     return [*scores, pl.Series("score_sessions", np.isfinite(lines["there"][:, :-1]).sum(axis=1).astype(np.int64))]
+
+
+def _tide_scores(today: pl.DataFrame, factors: pl.DataFrame) -> list[pl.Series]:
+    """The scores of `TIDE_SCORED`. The past is that of the scope, as any underlying of it tells, and not of the underlying's own
+    sessions: one that is new, or that has moved to another sector, gets the score that all others of the scope get.
+    """
+    days = factors[SESSION].unique().sort().tail(FLOW_SESSIONS).to_list()
+    scores = []
+    for scored in TIDE_SCORED:
+        of_sector = scored.name == "sector_tide_usd"
+        scope = pl.when(of_sector).then("sector").otherwise(pl.lit("")).alias("underlying")
+        keyed = factors.select(scope, SESSION, scored.name).drop_nulls().unique(["underlying", SESSION])
+        names = keyed["underlying"].unique().sort()
+        line = session_matrices(names, keyed, [scored.name], days)[scored.name]
+        of_scope = dict(zip(names, robust.score(scored, line[:, -1], line[:, :-1]), strict=True))
+        mine = today.select(scope).to_series().replace_strict(of_scope, default=None, return_dtype=pl.Float64())
+        scores.append(mine.fill_nan(None).alias(scored.column))
+    return scores
 
 
 def _expectations(today: pl.DataFrame, inputs: Inputs, session: date) -> list[pl.Series]:

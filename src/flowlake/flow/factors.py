@@ -32,7 +32,7 @@ from flowlake.datasets.policies import UNREPORTED
 from flowlake.datasets.scored import OTM_DISTANCE
 from flowlake.datasets.slices import ranges
 from flowlake.flow.profiles import flow_profiles
-from flowlake.flow.tide import flow_minutes, market_tide, minute_sums
+from flowlake.flow.tide import flow_minutes, market_tide, minute_sums, with_tides
 from flowlake.flow.units import TEN_THOUSANDTHS, in_units, outwards, scaled
 
 _PRINT_COLUMNS = ("ts_utc", "size", "exchange", "is_iso", "is_cancelled")
@@ -48,16 +48,20 @@ def flow_factors(inputs: Inputs, session: date) -> Output:
     packets = present(inputs, "flow_packets")
     volumes = _stock_volumes(inputs)
     rows = _underlying_factors(by_contract)
-    for part in (_packet_factors(packets), _opening_factors(packets, legs), volumes):
+    minutes = sums.minutes.sort("underlying", "ts_utc")
+    sectors = present(inputs, "sectors")
+    tide = market_tide(minutes, sectors)
+    venues = _venue_factors(sums.venues, legs)
+    for part in (_packet_factors(packets), _opening_factors(packets, legs), volumes, venues):
         if part is not None:
             rows = rows.join(part, on="underlying", how="left")
+    rows = with_tides(rows, tide, sectors)
     rows = _per_stock_volume(_with_absent(rows, [column.name for column in FLOW_VALUES] + [*_RATIOS.values(), "stock_volume"]))
-    minutes = sums.minutes.sort("underlying", "ts_utc")
     return Output(
         {
             FLOW_FACTORS.name: rows.with_columns(not_available(_reasons(inputs))).sort("underlying"),
             FLOW_MINUTES.name: flow_minutes(minutes),
-            MARKET_TIDE.name: market_tide(minutes, present(inputs, "sectors")),
+            MARKET_TIDE.name: tide,
             VENUE_FLOW.name: _venue_flow(sums.venues, legs),
             FLOW_PROFILES.name: flow_profiles(minutes, packets),
         }
@@ -372,10 +376,25 @@ def _venue_flow(totals: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:
     return in_units(rows, names).sort("underlying", "exchange")
 
 
+def _venue_factors(totals: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:
+    """`underlying` and how its signed volume lies over the venues; `totals` are `_venue_sums`."""
+    named = legs.select("underlying_no", "underlying").unique("underlying_no")
+    net = pl.col("net_size").cast(pl.Int128)  # squares of ten-thousandths of a contract outgrow 64 bits
+    size = net.abs().sum()
+    return (
+        totals.join(named, on="underlying_no")
+        .group_by("underlying")
+        .agg(
+            _ratio((net * net).sum(), size * size).alias("venue_net_concentration"),
+            _ratio(net.sum().abs(), size).alias("venue_agreement"),
+        )
+    )
+
+
 # --- Why something is null ---------------------------------------------------------------------------------------------------
 
 
-def _reasons(inputs: Inputs) -> Mapping[str, str]:
+def _reasons(inputs: Inputs) -> Mapping[str, str | pl.Expr]:
     """Factor -> why it is null."""
 
     def lacks(name: str, otherwise: str) -> str:
@@ -386,7 +405,7 @@ def _reasons(inputs: Inputs) -> Mapping[str, str]:
     bars = "equity_bars_1d" if present(inputs, "equity_bars_1m") is None else "equity_bars_1m"
     stock = lacks(bars, "no stock volume, or no print with a known side")
     opening = lacks("flow_packets", "no packet of one contract has a side and open interest")
-    reasons = {column.name: side for column in FLOW_VALUES}
+    reasons: dict[str, str | pl.Expr] = {column.name: side for column in FLOW_VALUES}
     for name in reasons:
         if name in ("side_coverage", "nbbo_coverage", "call_put_imbalance"):
             reasons[name] = "no eligible print"
@@ -396,6 +415,16 @@ def _reasons(inputs: Inputs) -> Mapping[str, str]:
             reasons[name] = lacks("trade_sides", "no single-leg auction with a known side")
         elif name in ("sweep_premium_share", "package_premium_share"):
             reasons[name] = lacks("flow_packets", "no packet")
+        elif name.startswith("venue_"):
+            reasons[name] = lacks("trade_sides", "no print has a known side, or none leans to one")
+        elif name == "market_tide_usd":
+            reasons[name] = lacks("trade_sides", "no print of the session has a known side")
+        elif name == "index_tide_usd":
+            reasons[name] = lacks("trade_sides", "no print of a cash-settled index has a known side")
+        elif name == "sector_tide_usd":
+            unsigned = pl.lit(lacks("trade_sides", "no print of its sector has a known side"))
+            unnamed = pl.lit(lacks("sectors", "sectors does not name it"))
+            reasons[name] = pl.when(pl.col("sector").is_null()).then(unnamed).otherwise(unsigned)
         elif name.startswith("opening_"):
             reasons[name] = opening
         elif name.startswith("glp_open_"):

@@ -164,3 +164,19 @@ def market_tide(minutes: pl.DataFrame, sectors: pl.DataFrame | None) -> pl.DataF
             )
         )
     return in_units(pl.concat(tides), names).sort("scope", "ts_utc")
+
+
+def with_tides(rows: pl.DataFrame, tide: pl.DataFrame, sectors: pl.DataFrame | None) -> pl.DataFrame:
+    """`rows` (`underlying` among their columns) with `sector` and the last tide of each scope that is theirs; null where no print
+    of the scope has a known side: then the tide has not moved, nobody knows whereto.
+    """
+    last = tide.sort("ts_utc").group_by("scope").agg(pl.col("tide_usd", "tide_coverage").last()).filter(pl.col("tide_coverage") > 0)
+    closing = dict(last.select("scope", "tide_usd").iter_rows())
+    of_sector = dict(sectors.select("underlying", "sector").iter_rows()) if sectors is not None else {}
+    sector = pl.col("underlying").replace_strict(of_sector, default=None, return_dtype=pl.String())
+    scope = pl.concat_str(pl.lit(SECTOR_SCOPE), "sector")
+    return rows.with_columns(sector.alias("sector")).with_columns(
+        pl.lit(closing.get("all"), dtype=pl.Float64()).alias("market_tide_usd"),
+        pl.lit(closing.get("index"), dtype=pl.Float64()).alias("index_tide_usd"),
+        scope.replace_strict(closing, default=None, return_dtype=pl.Float64()).alias("sector_tide_usd"),
+    )

@@ -10,7 +10,7 @@ from functools import cache
 from flowlake.core.errors import UsageError
 from flowlake.curate import vendors
 from flowlake.datasets.factors import CLOSE_SESSIONS, ENGINE_FEATURES, HISTORY_SESSIONS
-from flowlake.datasets.flow_factors import EXPECTED_SESSIONS, FLOW_SCORED, FLOW_SESSIONS, PROFILE_SESSIONS
+from flowlake.datasets.flow_factors import EXPECTED_SESSIONS, FLOW_SCORED, FLOW_SESSIONS, PROFILE_SESSIONS, TIDE_SCORED
 from flowlake.datasets.hits import BASELINE_SESSIONS, PACKET_COLUMNS
 from flowlake.datasets.modules import MODULE_SESSIONS
 from flowlake.datasets.offexchange import ACCUMULATION_SESSIONS, LINK_SESSIONS
@@ -292,7 +292,7 @@ STEPS: tuple[Step, ...] = (
                 sessions=FLOW_SESSIONS,
                 required=True,
                 adjust=True,
-                columns=("underlying", "is_index", *(scored.name for scored in FLOW_SCORED)),
+                columns=("underlying", "is_index", "sector", *(scored.name for scored in (*FLOW_SCORED, *TIDE_SCORED))),
             ),
             Read(
                 "flow_profiles",
@@ -314,7 +314,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "factor_panel",
         Stage.HISTORY,
-        4,
+        5,
         "flowlake.factors.panel:factor_panel",
         (
             Read("daily_factors", sessions=HISTORY_SESSIONS, required=True, adjust=True),
@@ -384,7 +384,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "fit_models",
         Stage.SIGNALS,
-        2,
+        3,
         "flowlake.pipeline.composed:fit_models",
         (Read("factor_panel", sessions=TWO_YEARS + 5, required=True), Read("models", sessions=1, lag=1)),
         ("models",),
@@ -402,7 +402,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "score_anomalies",
         Stage.SIGNALS,
-        2,
+        3,
         "flowlake.anomalies.steps:score_anomalies",
         (
             Read("factor_panel", sessions=YEAR + 6, required=True, columns=("underlying", *ENGINE_FEATURES)),
