@@ -106,7 +106,20 @@ def test_depth(price: float, bid_size: float, ask_size: float, expected: int) ->
 
 @pytest.mark.parametrize(
     ("size", "bid_size", "ask_size", "expected"),
-    [(5, 5, 9, 1), (9, 5, 9, -1), (5, 5, 5, 0), (4, 5, 9, 0), (5, 5, NAN, 1), (5, NAN, 5, -1), (NAN, 5, 9, 0), (NAN, NAN, NAN, 0)],
+    [
+        (5, 5, 9, 1),
+        (9, 5, 9, -1),
+        (5, 5, 5, 0),
+        (4, 5, 9, 0),
+        (5, 5, NAN, 1),
+        (5, NAN, 5, -1),
+        (NAN, 5, 9, 0),
+        (NAN, NAN, NAN, 0),
+        (100_000, 100_001, 5, 0),
+        (100_000, 5, 100_001, 0),
+        (100_001, 100_001, 100_000, 1),
+        (100_000, 100_001, 100_000, -1),
+    ],
 )
 def test_trade_size(size: float, bid_size: float, ask_size: float, expected: int) -> None:
     assert told(side.trade_size([1.0], size, bid_size, ask_size)) == [expected]

@@ -11,7 +11,7 @@ Conventions of every function here:
 - a missing value is NaN. There is no midpoint where a quote is missing or crossed; that of a locked one is its price;
 - prices are compared as the doubles that they are, but for "at the bid", "at the ask" and the midpoint of the depth rule, which
   allow 1e-4 and 1e-5 of the price. 0.15 against 0.10 and 0.20 lies below their midpoint, which is 0.15000000000000002. Whole
-  numbers of ticks have no such doubts: the pipeline compares ten-thousandths.
+  numbers of ticks have no such doubts: the pipeline compares ten-thousandths. Sizes are compared as they are.
 
 `reverse_tick`, and `gsu` unless told otherwise, look ahead: they use later prints, and no live step calls them.
 
@@ -183,8 +183,8 @@ def _depth(price: Float, bid: Float, ask: Float, bid_size: Float, ask_size: Floa
 
 
 def _trade_size(size: Float, bid_size: Float, ask_size: Float) -> Sides:
-    differ = ~_at(ask_size, bid_size)
-    is_bid, is_ask = _at(size, bid_size) & differ, _at(size, ask_size) & differ
+    differ = ask_size != bid_size
+    is_bid, is_ask = (size == bid_size) & differ, (size == ask_size) & differ
     return np.where(is_bid, np.int8(1), np.where(is_ask, np.int8(-1), np.int8(0)))
 
 
