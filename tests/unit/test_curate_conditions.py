@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 
 import polars as pl
@@ -24,6 +25,7 @@ from flowlake.curate.conditions import (
     policy_named,
     sale_conditions,
 )
+from flowlake.curate.vendor_codes import DATASHOP_CONDITIONS, THETADATA_CONDITIONS
 from flowlake.datasets.curated import OPTION_TRADES
 from flowlake.datasets.policies import CONDITION_POLICY, LATE_IN_BARS, SALE_CONDITIONS
 from flowlake.lake.hashing import data_hash
@@ -133,6 +135,18 @@ def test_the_dataset_has_a_row_per_policy_version_and_condition() -> None:
         False,
         False,
     )
+
+
+@pytest.mark.parametrize(
+    ("column", "codes"), [("thetadata_ids", THETADATA_CONDITIONS), ("datashop_ids", DATASHOP_CONDITIONS)], ids=str
+)
+def test_the_dataset_says_what_vendors_call_a_condition(column: str, codes: Mapping[int, int]) -> None:
+    """Every id of the table that translates is there once in each policy, and no other."""
+    table = SALE_CONDITIONS.conform(sale_conditions({}, SESSION).tables["sale_conditions"], SESSION)
+    for policy in POLICIES:
+        rows = table.filter((pl.col("policy") == policy.name) & (pl.col("version") == policy.version))
+        told = rows.select("condition", column).explode(column).drop_nulls().rows()
+        assert sorted((vendor, ours) for ours, vendor in told) == sorted(codes.items())
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.label)

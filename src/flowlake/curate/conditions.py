@@ -15,15 +15,16 @@ tables of trade conditions of NxCore and ThetaData.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 
 import polars as pl
 
 from flowlake.core.errors import UsageError
+from flowlake.curate.vendor_codes import DATASHOP_CONDITIONS, THETADATA_CONDITIONS
 from flowlake.datasets.model import Inputs, Output
-from flowlake.datasets.policies import CONDITION_POLICY, SALE_CONDITIONS, UNREPORTED
+from flowlake.datasets.policies import CONDITION_POLICY, SALE_CONDITIONS, UNREPORTED, VENDOR_IDS
 
 NO_CONDITION = 0
 ALL_MUST_ALLOW = ("in_volume", "sets_price", "may_be_signed", "in_baseline", "is_single_leg")
@@ -83,11 +84,11 @@ class ConditionPolicy:
         return pl.DataFrame([vars(c) for c in self.conditions])
 
     def table(self) -> pl.DataFrame:
-        """Rows of `sale_conditions`: one per id, and one of id 0 for prints without a condition."""
+        """Rows of `sale_conditions` without the ids of vendors: one per id, and one of id 0 for prints without a condition."""
         rows = pl.DataFrame([vars(c) for c in (_UNREPORTED, *self.conditions)])
         named = rows.rename({"id": "condition", "group": "condition_group"})
         return named.with_columns(policy=pl.lit(self.name), version=pl.lit(self.version)).select(
-            pl.col(column.name).cast(column.dtype) for column in SALE_CONDITIONS.columns
+            pl.col(column.name).cast(column.dtype) for column in SALE_CONDITIONS.columns if column.name not in VENDOR_IDS
         )
 
 
@@ -235,8 +236,15 @@ def policy_given(inputs: Inputs) -> ConditionPolicy:
 
 
 def sale_conditions(inputs: Inputs, session: date) -> Output:
-    """Table `sale_conditions`: every policy that can be chosen. It needs no input."""
-    return Output({"sale_conditions": pl.concat(policy.table() for policy in POLICIES)})
+    """Table `sale_conditions`: every policy that can be chosen, and what vendors call each condition. It needs no input."""
+    rows = pl.concat(policy.table() for policy in POLICIES)
+    of_vendors = zip(VENDOR_IDS, (THETADATA_CONDITIONS, DATASHOP_CONDITIONS), strict=True)
+    return Output({"sale_conditions": rows.with_columns(_vendor_ids(name, ids, rows["condition"]) for name, ids in of_vendors)})
+
+
+def _vendor_ids(name: str, ids: Mapping[int, int], conditions: pl.Series) -> pl.Series:
+    lists = [sorted(vendor for vendor, ours in ids.items() if ours == condition) for condition in conditions]
+    return pl.Series(name, lists, dtype=pl.List(pl.Int64))
 
 
 # --- Decoding ------------------------------------------------------------------------------------------------------

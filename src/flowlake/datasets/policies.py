@@ -13,6 +13,8 @@ CONDITION_POLICY = "condition_policy"
 UNREPORTED = "unreported"
 """Condition group of prints without a sale condition: whether they were auctions or legs is not known."""
 
+VENDOR_IDS = ("thetadata_ids", "datashop_ids")
+"""Columns of `sale_conditions` that say what vendors call a condition. They are no part of a policy."""
 LATE_IN_BARS = frozenset({208})
 """Conditions of late prints that vendors' bars count as any other (OPRA's H), so that they explain no difference from the bars."""
 
@@ -48,6 +50,10 @@ SALE_CONDITIONS = Dataset(
         _flag("is_floor", "Traded on a floor."),
         _flag("is_late", "Reported late or out of sequence."),
         _flag("is_cancel", "Cancels an earlier print, and is none itself."),
+        *(
+            Column(name, pl.List(pl.Int64()), f"{vendor}'s ids that are read as this condition, the same in every policy.")
+            for name, vendor in zip(VENDOR_IDS, ("ThetaData", "Cboe DataShop"), strict=True)
+        ),
     ),
     sort_by=("policy", "version", "condition"),
     known=KnownAtClose(),
