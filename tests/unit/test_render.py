@@ -60,6 +60,13 @@ def test_a_row_is_known_at_its_moment_whatever_the_unit_of_the_frame(unit: Any) 
     assert TINY.conform(frame, date(2024, 3, 4))["known_at_utc"].to_list() == [MOMENT, MOMENT.replace(hour=16)]
 
 
+def test_a_row_is_known_at_its_very_nanosecond() -> None:
+    frame = tiny_frame().drop("known_at_utc").with_columns(pl.col("ts_utc") + pl.duration(nanoseconds=789))
+    conformed = TINY.conform(frame, date(2024, 3, 4))
+    assert conformed["known_at_utc"].to_physical().equals(conformed["ts_utc"].to_physical().alias("known_at_utc"))
+    assert conformed["known_at_utc"].to_physical()[0] % 1000 == 789
+
+
 def committed() -> dict[str, str]:
     paths = [*(ROOT / "expectations").glob("*.json"), *(ROOT / "src/flowlake/datasets/rendered").glob("*")]
     paths.append(ROOT / render.DICTIONARY_PATH)

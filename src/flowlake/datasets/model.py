@@ -78,7 +78,9 @@ class KnownAt:
         return f"`{self.column}`" + (f" + {int(self.delay.total_seconds())} s" if self.delay else "")
 
     def expr(self, session: date) -> pl.Expr:
-        return pl.col(self.column).cast(pl.Int64).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC") + self.delay
+        # In whole nanoseconds: a sum with a duration of Python's loses what is below a microsecond, and lies before the moment.
+        delay_ns = self.delay // timedelta(microseconds=1) * 1000
+        return (pl.col(self.column).cast(pl.Int64) + delay_ns).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
 
 
 @dataclass(frozen=True)

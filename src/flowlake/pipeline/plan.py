@@ -26,7 +26,13 @@ RECENT = 20
 LONGEST_HORIZON = 5
 
 
-_INGEST_VERSIONS = {"massive_option_trades": 2}
+_INGEST_VERSIONS = dict.fromkeys(
+    (
+        *("massive_option_trades", "massive_option_quotes", "massive_stock_trades", "databento_option_trades"),
+        *("databento_option_quotes", "databento_statistics", "databento_definitions"),
+    ),
+    2,
+)
 
 
 def _ingest(dataset: str) -> Step:
@@ -119,7 +125,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "curate_offexchange_prints",
         Stage.CURATE,
-        1,
+        2,
         "flowlake.curate.offexchange:offexchange_prints",
         (Read("massive_stock_trades", required=True),),
         ("offexchange_prints", "lit_bars_1m"),

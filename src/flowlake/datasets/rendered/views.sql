@@ -1389,6 +1389,8 @@ CREATE OR REPLACE VIEW "sale_conditions" AS SELECT
   "is_floor",
   "is_late",
   "is_cancel",
+  "thetadata_ids",
+  "datashop_ids",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
 FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE) AS "session" FROM read_parquet(['lake/curated/sale_conditions/session=*/part.parquet'], filename = true, schema = MAP {
@@ -1410,6 +1412,8 @@ FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE)
   'is_floor': {name: 'is_floor', type: 'BOOLEAN', default_value: NULL},
   'is_late': {name: 'is_late', type: 'BOOLEAN', default_value: NULL},
   'is_cancel': {name: 'is_cancel', type: 'BOOLEAN', default_value: NULL},
+  'thetadata_ids': {name: 'thetadata_ids', type: 'BIGINT[]', default_value: NULL},
+  'datashop_ids': {name: 'datashop_ids', type: 'BIGINT[]', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
 })) AS part;
 
