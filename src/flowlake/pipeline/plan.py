@@ -334,9 +334,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         "iv_ranks",
         Stage.HISTORY,
-        2,
+        3,
         "flowlake.factors.ranks:iv_ranks",
-        (Read("iv_surface", sessions=RANK_SESSIONS, required=True, columns=("underlying", "tenor_days", *NODES)),),
+        (Read("iv_surface", sessions=RANK_SESSIONS, required=True, adjust=True, columns=("underlying", "tenor_days", *NODES)),),
         ("iv_ranks",),
         vintage=True,
     ),
