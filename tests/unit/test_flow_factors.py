@@ -20,6 +20,7 @@ from flowlake.datasets.flow_factors import (
     FLOW_DATASETS,
     FLOW_FACTORS,
     FLOW_FEATURES,
+    FLOW_KINDS,
     FLOW_PROFILES,
     FLOW_SCORES,
     FLOW_VALUES,
@@ -28,13 +29,14 @@ from flowlake.datasets.flow_factors import (
     PROFILE_MIN_HISTORY,
     SCOPES,
     SCORES,
+    FlowKind,
 )
 from flowlake.datasets.model import SESSION
 from flowlake.datasets.packets import FLOW_PACKETS
 from flowlake.datasets.sides import TRADE_SIDES
 from flowlake.factors.flow_columns import flow_columns
 from flowlake.flow._regression import fill_expectations
-from flowlake.flow.abnormality import _median_of_others, flow_scores, minute_scores
+from flowlake.flow.abnormality import _median_of_others, _sum_of_kind, flow_scores, minute_scores
 from flowlake.flow.factors import flow_factors
 from unit.test_factors_daily import CALL, FAR, LEGS, PUT, T, implied, leg, master, stock, table, trade
 
@@ -305,21 +307,21 @@ def test_an_underlying_carries_the_last_tide_of_its_scopes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("marks", "concentration", "agreement"),
+    ("marks", "breadth", "agreement"),
     [
-        ((1.0, 1.0, 1.0), 0.375, 1.0),  # 10, 5 and 5 bought
-        ((1.0, 0.0, 0.0), 0.375, 0.0),  # 10 bought, 5 and 5 sold
+        ((1.0, 1.0, 1.0), 400 / 150, 1.0),  # 10, 5 and 5 bought
+        ((1.0, 0.0, 0.0), 400 / 150, 0.0),  # 10 bought, 5 and 5 sold
         ((0.5, 0.75, None), 1.0, 1.0),  # what is not known, and what may as well be sold, leans nowhere
         ((0.5, None, None), None, None),
     ],
 )
-def test_signed_volume_over_venues(marks: tuple[float | None, ...], concentration: float | None, agreement: float | None) -> None:
+def test_signed_volume_over_venues(marks: tuple[float | None, ...], breadth: float | None, agreement: float | None) -> None:
     trades = tape(trade(CALL, 10, 1.0, exchange=300), trade(CALL, 5, 1.0, exchange=312), trade(CALL, 5, 1.0, exchange=316))
     of_venue = dict(zip((300, 312, 316), marks, strict=True))
     found = row(
         contracts=master(*LEGS), option_trades=trades, trade_sides=sides(trades, *(of_venue[each] for each in trades["exchange"]))
     )
-    assert (found["venue_net_concentration"], found["venue_agreement"]) == (concentration, agreement)
+    assert (found["venue_net_breadth"], found["venue_agreement"]) == (breadth, agreement)
     said = "venue_agreement: no print has a known side, or none leans to one"
     assert (said in found["not_available"]) == (agreement is None)
 
@@ -327,7 +329,7 @@ def test_signed_volume_over_venues(marks: tuple[float | None, ...], concentratio
 def test_squares_of_large_volumes_do_not_overflow() -> None:
     trades = tape(*(trade(CALL, 3_000_000, 1.0, exchange=each) for each in (300, 312)))
     found = row(contracts=master(*LEGS), option_trades=trades, trade_sides=sides(trades, 1.0, 0.0))
-    assert (found["venue_net_concentration"], found["venue_agreement"]) == (0.5, 0.0)
+    assert (found["venue_net_breadth"], found["venue_agreement"]) == (2.0, 0.0)
 
 
 def test_venues_sum_to_the_session() -> None:
@@ -552,6 +554,25 @@ def test_the_panel_takes_flow_and_says_why_it_has_none() -> None:
     assert with_flow["net_premium_usd"].to_list() == [None, 625.0]
     assert "net_premium_usd: no eligible print" in with_flow["flow_not_available"][0]
     assert "net_premium_usd: needs option_trades" in without["flow_not_available"][1]
+
+
+def test_every_kind_of_flow_reaches_the_panel_and_the_engines() -> None:
+    scores = {
+        *("net_call_otm_premium_usd_z", "net_put_otm_premium_usd_z", "net_delta_shares_z", "net_call_put_imbalance_z"),
+        *("opening_put_share_z", "sweep_premium_share_z", "multi_leg_premium_share_z", "retail_premium_share_z"),
+        *("venue_net_breadth_z", "venue_agreement_z", "hu_order_imbalance_z", "glp_call_buy_to_stock_z", "glp_put_buy_to_stock_z"),
+        *("market_tide_usd_z", "sector_tide_usd_z", "index_tide_usd_z", "peak_premium_z", "volume_residual_z"),
+    }
+    looked_at = [name for kind in FLOW_KINDS if kind.column in ENGINE_FEATURES for name in (*kind.one_sided, *kind.two_sided)]
+    assert scores <= set(looked_at) <= set(FACTOR_PANEL.column_names)
+    assert len(set(looked_at)) == len(looked_at), "no score counts twice"
+
+
+def test_a_kind_of_flow_is_the_root_mean_square_of_what_is_unusual() -> None:
+    kind = FlowKind("kind", ("high", "quiet"), ("either", "absent"))
+    schema = dict.fromkeys(("high", "quiet", "either", "absent"), pl.Float64())
+    rows = pl.DataFrame([(9.0, -5.0, -3.0, None), (None, None, None, None), (None, -1.0, None, None)], schema=schema, orient="row")
+    assert rows.select(_sum_of_kind(kind)).to_series().to_list() == [2.5, None, 0.0]
 
 
 def test_engines_look_at_scores_that_the_panel_has() -> None:

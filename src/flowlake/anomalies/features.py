@@ -16,9 +16,6 @@ TWO_SIDED = frozenset(
         "put_call_volume_ratio_z",
         "skew_25d_z",
         "gamma_exposure_usd_z",
-        "net_call_otm_premium_usd_z",
-        "net_put_otm_premium_usd_z",
-        "hu_order_imbalance_z",
     }
 )
 """Factors that are unusual on either side. The others are unusual only when high: a quiet day is no evidence."""

@@ -7,6 +7,7 @@ so the steps import them from this module.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 import polars as pl
@@ -193,12 +194,12 @@ IMBALANCES = (
 )
 VENUES = (
     _factor(
-        "venue_net_concentration",
-        "Herfindahl index of the signed volume over venues, sum(net^2) / sum(|net|)^2 with net_volume of `venue_flow`: 1 where one "
-        "venue has it all, 1/n where n venues have as much each. A handful of prints is concentrated by chance.",
+        "venue_net_breadth",
+        "Effective number of venues with signed volume, sum(|net|)^2 / sum(net^2) with net_volume of `venue_flow`, the inverse of "
+        "Herfindahl's index: 1 where one venue has it all, n where n venues have as much each. Few prints reach few venues.",
         f"{_SIDE}, and a venue whose net volume is not 0",
-        "share",
-        _SHARE,
+        "venues",
+        (Between(0.999999),),
     ),
     _factor(
         "venue_agreement",
@@ -472,7 +473,7 @@ FLOW_SCORED = (
         for side in RIGHTS
         for way in ("buy", "sell")
     ),
-    Scored("venue_net_concentration", "linear", 0.02),
+    Scored("venue_net_breadth", "linear", 0.25),
     Scored("venue_agreement", "linear", 0.02),
 )
 """Flow factors with a robust score in the underlying's own past."""
@@ -492,7 +493,7 @@ _REGRESSION = (
     f"over up to {EXPECTED_SESSIONS - 1} past sessions, this one left out"
 )
 _SAMPLE = f"{EXPECTED_MIN_SESSIONS} past sessions with volume"
-SCORES = (
+OWN_SCORES = (
     *(_score(scored) for scored in (*FLOW_SCORED, *TIDE_SCORED)),
     _factor(
         "expected_option_volume",
@@ -526,6 +527,64 @@ SCORES = (
         _NOT_NEGATIVE,
     ),
 )
+
+
+@dataclass(frozen=True)
+class FlowKind:
+    """Scores of one kind of flow and the column that sums them up. `two_sided` ones are unusual on either side, the others high."""
+
+    column: str
+    one_sided: tuple[str, ...] = ()
+    two_sided: tuple[str, ...] = ()
+
+
+KIND_HIGHEST = 4.0
+"""Where a score counts no further in its kind: the ratios of flow have long tails, and four deviations are unusual enough."""
+FLOW_KINDS = (
+    FlowKind(
+        "flow_direction_rms",
+        two_sided=(
+            "net_call_otm_premium_usd_z",
+            "net_put_otm_premium_usd_z",
+            "net_delta_shares_z",
+            "net_call_put_imbalance_z",
+            "hu_order_imbalance_z",
+        ),
+    ),
+    FlowKind(
+        "flow_opening_rms",
+        ("opening_buy_call_volume_z", "opening_buy_put_volume_z", "glp_call_buy_to_stock_z", "glp_put_buy_to_stock_z"),
+        ("opening_put_share_z",),
+    ),
+    FlowKind(
+        "flow_execution_rms",
+        (
+            "sweep_premium_share_z",
+            "multi_leg_premium_share_z",
+            "retail_premium_share_z",
+            "venue_net_breadth_z",
+            "venue_agreement_z",
+        ),
+    ),
+    FlowKind(
+        "flow_activity_rms",
+        ("volume_residual_z", "peak_premium_z"),
+        ("market_tide_usd_z", "sector_tide_usd_z", "index_tide_usd_z"),
+    ),
+)
+KINDS_OF_FLOW = tuple(
+    _factor(
+        kind.column,
+        "Root mean square of "
+        + ", ".join([*(f"max({name}, 0)" for name in kind.one_sided), *kind.two_sided])
+        + f", each cut at {KIND_HIGHEST:.0f}, a missing one as 0.",
+        "one of them",
+        "robust deviations",
+        _NOT_NEGATIVE,
+    )
+    for kind in FLOW_KINDS
+)
+SCORES = (*OWN_SCORES, *KINDS_OF_FLOW)
 FLOW_SCORES = Dataset(
     name="flow_scores",
     layer=Layer.DERIVED,
@@ -543,17 +602,9 @@ FLOW_SCORES = Dataset(
     may_be_empty=True,
 )
 
-FLOW_FEATURES = (
-    "net_call_otm_premium_usd_z",
-    "net_put_otm_premium_usd_z",
-    "opening_buy_call_volume_z",
-    "opening_buy_put_volume_z",
-    "sweep_premium_share_z",
-    "hu_order_imbalance_z",
-    "volume_residual_z",
-    "peak_premium_z",
-)
-"""Scores of flow that the anomaly engines look at; the others are in the panel for whoever wants them."""
+FLOW_FEATURES = tuple(kind.column for kind in FLOW_KINDS)
+"""What the anomaly engines look at. Through them all flow reaches the engines, and no kind as often as it has scores: fed one
+by one, the many scores of flow outvoted the rest and found less of what was planted."""
 PANEL_FLOW = (*FLOW_VALUES, *SCORES)
 """Columns that `factor_panel` takes unchanged from `flow_factors` and `flow_scores` of its session."""
 

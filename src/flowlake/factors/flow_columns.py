@@ -9,6 +9,7 @@ import polars as pl
 from flowlake.datasets.absent import not_available, present
 from flowlake.datasets.flow_factors import (
     EXPECTED_MIN_SESSIONS,
+    FLOW_KINDS,
     FLOW_SCORED,
     FLOW_VALUES,
     PANEL_FLOW,
@@ -52,6 +53,7 @@ def _score_reasons() -> dict[str, str | pl.Expr]:
     regression = f"no option volume, or fewer than {EXPECTED_MIN_SESSIONS} past sessions to learn from"
     profile = f"no eligible print, or fewer than {PROFILE_MIN_HISTORY} past sessions with prints"
     return reasons | {
+        **dict.fromkeys((kind.column for kind in FLOW_KINDS), "none of its scores is known"),
         "expected_option_volume": regression,
         "volume_residual": regression,
         "volume_residual_z": regression,

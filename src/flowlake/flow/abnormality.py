@@ -14,15 +14,18 @@ from flowlake.datasets.flow_factors import (
     EXPECTED_SESSIONS,
     FLOW_ABNORMALITY,
     FLOW_FACTORS,
+    FLOW_KINDS,
     FLOW_PROFILES,
     FLOW_SCORED,
     FLOW_SCORES,
     FLOW_SESSIONS,
+    KIND_HIGHEST,
     PROFILE_FLOOR,
     PROFILE_MIN_HISTORY,
     PROFILE_SESSIONS,
     TIDE_SCORED,
     UNUSUAL_Z,
+    FlowKind,
 )
 from flowlake.datasets.matrices import session_matrices
 from flowlake.datasets.model import SESSION, UTC_NS, Inputs, Output
@@ -51,9 +54,10 @@ def flow_scores(inputs: Inputs, session: date) -> Output:
         pl.col("cumulative_premium_z").max().alias("peak_premium_z"),
         (pl.col("premium_z") >= UNUSUAL_Z).sum().cast(pl.Float64).alias("unusual_minutes"),
     )
+    rows = rows.join(peaks, on="underlying", how="left").with_columns(map(_sum_of_kind, FLOW_KINDS))
     return Output(
         {
-            FLOW_SCORES.name: rows.join(peaks, on="underlying", how="left").sort("underlying"),
+            FLOW_SCORES.name: rows.sort("underlying"),
             FLOW_ABNORMALITY.name: minutes,
         }
     )
@@ -158,6 +162,14 @@ def _tide_scores(today: pl.DataFrame, factors: pl.DataFrame) -> list[pl.Series]:
         mine = today.select(scope).to_series().replace_strict(of_scope, default=None, return_dtype=pl.Float64())
         scores.append(mine.fill_nan(None).alias(scored.column))
     return scores
+
+
+def _sum_of_kind(kind: FlowKind) -> pl.Expr:
+    """How unusual a kind of flow is, all its scores together; a missing score counts as 0, null where all are missing."""
+    unusual = [*map(pl.col, kind.one_sided), *(pl.col(name).abs() for name in kind.two_sided)]
+    squares = [score.clip(0.0, KIND_HIGHEST).pow(2).fill_null(0.0) for score in unusual]
+    there = pl.any_horizontal(score.is_not_null() for score in unusual)
+    return pl.when(there).then((pl.sum_horizontal(squares) / len(unusual)).sqrt()).alias(kind.column)
 
 
 def _expectations(today: pl.DataFrame, inputs: Inputs, session: date) -> list[pl.Series]:

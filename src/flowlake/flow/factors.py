@@ -385,7 +385,7 @@ def _venue_factors(totals: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:
         totals.join(named, on="underlying_no")
         .group_by("underlying")
         .agg(
-            _ratio((net * net).sum(), size * size).alias("venue_net_concentration"),
+            _ratio(size * size, (net * net).sum()).alias("venue_net_breadth"),
             _ratio(net.sum().abs(), size).alias("venue_agreement"),
         )
     )
