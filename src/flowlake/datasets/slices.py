@@ -7,6 +7,7 @@ lie where the order of the tape and that of the names agree, so that what is mad
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -25,15 +26,23 @@ def is_large(tape: pl.DataFrame) -> bool:
 def slices(inputs: Inputs, sliced: tuple[str, ...]) -> Iterator[dict[str, pl.DataFrame]]:
     """The inputs for each slice in turn, those of `sliced` cut by `underlying`. The first of `sliced` is the tape."""
     tape = inputs[sliced[0]]
-    for start, end in ranges(tape.get_column("underlying")):
-        part = tape.slice(start, end - start)
-        names = part.select("underlying").unique()
-        cut = {
-            name: inputs[name].join(names, on="underlying", how="semi", maintain_order="left")
-            for name in sliced[1:]
-            if name in inputs
-        }
-        yield {**inputs, **cut, sliced[0]: part}
+    parts = [tape.slice(start, end - start) for start, end in ranges(tape.get_column("underlying"))]
+    numbers = {name: number for number, part in enumerate(parts) for name in part.get_column("underlying").unique()}
+    others = {name: _cut(inputs[name], numbers, len(parts)) for name in sliced[1:] if name in inputs}
+    for number, part in enumerate(parts):
+        yield {**inputs, **{name: tables[number] for name, tables in others.items()}, sliced[0]: part}
+
+
+def _cut(table: pl.DataFrame, numbers: dict[str, int], count: int) -> list[pl.DataFrame]:
+    """The rows of each slice in their order; `numbers` gives the slice of an underlying. No copy where rows come slice by slice."""
+    runs = table.get_column("underlying").rle()
+    of_run = runs.struct.field("value").replace_strict(numbers, default=count, return_dtype=pl.Int64).to_numpy()
+    number = np.repeat(of_run, runs.struct.field("len").to_numpy())
+    if np.any(np.diff(number) < 0):
+        order = np.argsort(number, kind="stable")
+        table, number = table[order], number[order]
+    edges = np.searchsorted(number, np.arange(count + 1))
+    return [table.slice(start, end - start) for start, end in pairwise(edges.tolist())]
 
 
 def ranges(underlyings: pl.Series, least_rows: int | None = None) -> list[tuple[int, int]]:
