@@ -124,7 +124,8 @@ def test_another_version_of_a_step_is_told(clean: CleanLake, monkeypatch: pytest
     from flowlake.pipeline import plan
     from flowlake.pipeline import reproduce as module
 
-    newer = replace(by_name()["reconcile"], version=7, function="flowlake.quality.reconcile:reconcile")
+    now = by_name()["reconcile"]
+    newer = replace(now, version=now.version + 7)
     steps = tuple(newer if step.name == "reconcile" else step for step in plan.STEPS)
     monkeypatch.setattr(module, "STEPS", steps)
     monkeypatch.setattr(
@@ -132,7 +133,7 @@ def test_another_version_of_a_step_is_told(clean: CleanLake, monkeypatch: pytest
     )
     made = reproduce(clean.settings, clean.report.run_id, session=clean.market.days[0], steps=(by_name()["reconcile"],))
     (one,) = made.compared
-    assert (one.outcome, one.versions) == ("differs", ("version 1 of the step then, 7 now",))
+    assert (one.outcome, one.versions) == ("differs", (f"version {now.version} of the step then, {newer.version} now",))
     assert "changed since" in one.why
 
 
