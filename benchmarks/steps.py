@@ -78,13 +78,20 @@ def measure(name: str) -> None:
     print(json.dumps([result.status, result.detail, (result.peak_memory_bytes or 0) / 2**20, time.process_time() - began]))
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """What tells a process of its own these settings."""
+    own = {"FLOWLAKE_SCRATCH": settings.scratch, "FLOWLAKE_MAX_OBJECT_MB": str(settings.max_object_mb)}
+    return os.environ | bucket_variables(settings, DAY, DAY) | own
+
+
 def measured(settings: Settings, name: str) -> tuple[float, float]:
-    told = bucket_variables(settings, DAY, DAY) | {
-        "FLOWLAKE_SCRATCH": settings.scratch,
-        "FLOWLAKE_MAX_OBJECT_MB": str(settings.max_object_mb),
-    }
     said = subprocess.run(
-        [sys.executable, __file__, "--step", name], env=os.environ | told, capture_output=True, text=True, check=True, timeout=3000
+        [sys.executable, __file__, "--step", name],
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=3000,
     )
     status, detail, peak, seconds = json.loads(said.stdout.splitlines()[-1])
     if status not in ("built", "absent", "blocked"):
@@ -95,11 +102,7 @@ def measured(settings: Settings, name: str) -> tuple[float, float]:
 def together(settings: Settings) -> tuple[float, float]:
     """Peak in MB and core-seconds of one command that runs the steps of the tape."""
     command = [sys.executable, "-m", "flowlake.cli", "run", "--session", str(DAY), "--step", *TAPE]
-    told = bucket_variables(settings, DAY, DAY) | {
-        "FLOWLAKE_SCRATCH": settings.scratch,
-        "FLOWLAKE_MAX_OBJECT_MB": str(settings.max_object_mb),
-    }
-    running = subprocess.Popen(command, env=os.environ | told, stdout=sys.stderr)
+    running = subprocess.Popen(command, env=environment(settings), stdout=sys.stderr)
     _, status, used = os.wait4(running.pid, 0)
     if os.waitstatus_to_exitcode(status) not in (0, ROWS_REJECTED):
         raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")

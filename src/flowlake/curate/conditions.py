@@ -203,7 +203,7 @@ as any print does; B and F are out of sequence, and a bar's close must not be th
 is not signed against the quotes of that time, and it is in no baseline."""
 _SECOND = (
     Condition(208, "H", "late", may_be_signed=False, in_baseline=False, is_single_leg=False, is_late=True),
-    *(replace(condition, is_auction=True) for condition in OPRA_MASSIVE_1.conditions if condition.letter in "gklr"),
+    *(replace(condition, is_auction=True) for condition in OPRA_MASSIVE_1.conditions if condition.letter in ("g", "k", "l", "r")),
 )
 """What the second versions read differently. H is a late report of the opening trade, in sequence: vendors count it and let it set
 prices, but its time is that of its report. An auction of legs is marked as one, as crosses and floor trades of legs were."""
