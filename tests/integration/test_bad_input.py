@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import gzip
 import http.client
-import itertools
 import json
 import os
 import shutil
@@ -837,11 +836,11 @@ def test_wrong_keys(world: World, clean: Clean) -> None:
 @pytest.mark.parametrize("after", [0, 3], ids=["away", "gone after three files of the session"])
 def test_a_bucket_that_disappears(after: int, world: World, clean: Clean) -> None:
     """What was built is kept; when the bucket answers, the same command goes on."""
-    asked = itertools.count(1)  # several at a time
 
     def gone(method: str, path: str) -> int | None:
-        is_of_session = "list-type" not in path and "/reference/" not in path
-        return 0 if not after or (is_of_session and next(asked) > after) else None
+        # By name and not by count: files are fetched several at a time, and three of one feed of six would build nothing.
+        had = any(part in path for part in ("list-type", "/reference/", "/us_options_opra/"))
+        return None if after and had else 0
 
     with proxy(world, gone):
         ran = world.run(*UNTIL_CURATED)
