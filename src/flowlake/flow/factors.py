@@ -6,10 +6,12 @@ once. They do not depend on the order of the prints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from datetime import date
+from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from flowlake.core import sessions
@@ -38,12 +40,14 @@ from flowlake.flow.units import TEN_THOUSANDTHS, in_units, outwards, scaled
 _PRINT_COLUMNS = ("ts_utc", "size", "exchange", "is_iso", "is_cancelled")
 
 
-def flow_factors(inputs: Inputs, session: date) -> Output:
+def flow_factors(inputs: MutableMapping[str, pl.DataFrame], session: date) -> Output:
     """Reads `option_trades` and `contracts`, and whatever exists of `trade_sides`, `flow_packets`, `option_iv` (this session and
-    the one before), `equity_bars_1m`, `equity_bars_1d` and `sectors`.
+    the one before), `equity_bars_1m`, `equity_bars_1d` and `sectors`. The first and the third are taken out of `inputs`: packets
+    have the room of the prints that they are made of.
     """
+    reasons = _reasons(inputs)
     legs = traded_contracts(inputs, session)
-    sums = _sums(inputs, legs)
+    sums = _sums(inputs.pop("option_trades"), inputs.pop("trade_sides", None), legs, present(inputs, "equity_bars_1m"))
     by_contract = legs.join(sums.contracts, on="contract_no").sort("contract_no")
     packets = present(inputs, "flow_packets")
     volumes = _stock_volumes(inputs)
@@ -59,7 +63,7 @@ def flow_factors(inputs: Inputs, session: date) -> Output:
     rows = _per_stock_volume(_with_absent(rows, [column.name for column in FLOW_VALUES] + [*_RATIOS.values(), "stock_volume"]))
     return Output(
         {
-            FLOW_FACTORS.name: rows.with_columns(not_available(_reasons(inputs))).sort("underlying"),
+            FLOW_FACTORS.name: rows.with_columns(not_available(reasons)).sort("underlying"),
             FLOW_MINUTES.name: flow_minutes(minutes),
             MARKET_TIDE.name: tide,
             VENUE_FLOW.name: _venue_flow(sums.venues, legs),
@@ -124,36 +128,43 @@ class Sums(NamedTuple):
     venues: pl.DataFrame
 
 
-def _sums(inputs: Inputs, legs: pl.DataFrame) -> Sums:
+def _sums(trades: pl.DataFrame, sides: pl.DataFrame | None, legs: pl.DataFrame, bars: pl.DataFrame | None) -> Sums:
     """Added up some underlyings at a time: a row per print and figure would take more memory than the tape itself."""
-    trades, sides = inputs["option_trades"], present(inputs, "trade_sides")
-    numbered = trades.with_columns(pl.int_range(pl.len()).alias("print_no"), pl.col("contract").rle_id().alias("contract_no"))
+    numbered = trades.with_columns(pl.col("contract").rle_id().cast(pl.Int64).alias("contract_no"))
+    bounds = ranges(trades["underlying"])
+    known = [None] * len(bounds) if sides is None else _cut(sides, bounds)
     parts = []
-    for start, end in ranges(trades["underlying"]):
-        of_part = None if sides is None else sides.filter(pl.col("print_no").is_between(start, end, closed="left"))
+    for (start, end), of_part in zip(bounds, known, strict=True):
         prints = signed_prints(numbered.slice(start, end - start), of_part)
         eligible = prints.filter(~pl.col("is_cancelled"))
-        parts.append(Sums(_contract_sums(eligible), minute_sums(prints, legs, inputs), _venue_sums(eligible, legs)))
+        parts.append(Sums(_contract_sums(eligible), minute_sums(prints, legs, bars), _venue_sums(eligible, legs)))
     return Sums(*(pl.concat(tables) for tables in zip(*parts, strict=True)))
+
+
+def _cut(sides: pl.DataFrame, bounds: list[tuple[int, int]]) -> list[pl.DataFrame]:
+    """The rows of each range of prints, `print_no` counted from its start. The table is sorted by it."""
+    edges = np.searchsorted(sides["print_no"].to_numpy(), [start for start, _ in bounds] + [bounds[-1][1]])
+    cut = zip(bounds, pairwise(edges.tolist()), strict=True)
+    return [sides.slice(first, last - first).with_columns(pl.col("print_no") - start) for (start, _), (first, last) in cut]
 
 
 def signed_prints(trades: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFrame:
     """The prints in the volume, in their order, those that a later message cancelled among them.
 
-    `trades` has `print_no` and `contract_no` beside its columns. Gives `contract_no`; `premium`; `net_premium` and `net_size`,
-    times (2p - 1), 0 where the side is not known; `known_premium` and `known_size`, `quoted_premium`, `reported_premium`,
-    `multi_leg_premium`, `retail_premium`, `retail_known`, `retail_net`: the parts of that kind.
+    `trades` has `contract_no` beside its columns; `print_no` of `sides` counts its rows from 0. Gives `contract_no`; `premium`;
+    `net_premium` and `net_size`, times (2p - 1), 0 where the side is not known; `known_premium` and `known_size`,
+    `quoted_premium`, `reported_premium`, `multi_leg_premium`, `retail_premium`, `retail_known`, `retail_net`: the parts of that
+    kind.
     """
     is_package = pl.col("is_multi_leg") | pl.col("is_stock_tied")
     frame = trades.select(
         *_PRINT_COLUMNS,
-        "print_no",
         "in_volume",
         is_package.alias("is_package"),
         (pl.col("is_auction") & ~pl.col("is_iso") & ~is_package).alias("is_retail"),
         pl.col("condition_group").ne_missing(UNREPORTED).alias("is_reported"),
         scaled(pl.col("premium_usd")).alias("premium"),
-        pl.col("contract_no").cast(pl.Int64),
+        "contract_no",
     )
     frame = _with_sides(frame, sides).filter("in_volume")
     is_known, weight = pl.col("buy_probability").is_not_null(), 2.0 * pl.col("buy_probability") - 1.0
@@ -180,13 +191,16 @@ def signed_prints(trades: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFr
 
 
 def _with_sides(prints: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFrame:
-    """With `buy_probability` and `has_quote` of `trade_sides`, by `print_no`."""
+    """With `buy_probability` and `has_quote` of `trade_sides`, by `print_no`, the row in `prints`."""
     if sides is None:
         return prints.with_columns(pl.lit(None, dtype=pl.Float64).alias("buy_probability"), pl.lit(False).alias("has_quote"))
-    has_quote = (pl.col("bid").is_not_null() & pl.col("ask").is_not_null()).alias("has_quote")
-    known = sides.select(pl.col("print_no").cast(pl.Int64), "buy_probability", has_quote)
-    joined = prints.join(known, on="print_no", how="left", maintain_order="left")
-    return joined.with_columns(pl.col("has_quote").fill_null(False))
+    row = np.full(prints.height, -1)
+    row[sides["print_no"].to_numpy()] = np.arange(sides.height)
+    has_quote = pl.col("bid").is_not_null() & pl.col("ask").is_not_null()
+    known = sides.select("buy_probability", has_quote.alias("has_quote"))
+    return prints.hstack(known.select(pl.all().gather(pl.Series(row).replace(-1, None)))).with_columns(
+        pl.col("has_quote").fill_null(False)
+    )
 
 
 _SUMMED = (

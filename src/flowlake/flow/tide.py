@@ -8,43 +8,45 @@ from __future__ import annotations
 import polars as pl
 
 from flowlake.datasets.flow_factors import SECTOR_SCOPE, SPOT_MINUTES
-from flowlake.datasets.model import UTC_NS, Inputs
+from flowlake.datasets.model import UTC_NS
 from flowlake.datasets.roots import VOLATILITY_INDEXES
 from flowlake.datasets.scored import OTM_DISTANCE
 from flowlake.flow.units import in_units, outwards
 
-_KEY = ("underlying_no", "ts_utc")
+_MINUTE_NS = 60_000_000_000
+_KEY_MINUTES = 1 << 32
+"""Minutes since 1970 are fewer. One number for underlying and minute is grouped by in half the time of two columns."""
 _KINDS = ("premium", "known_premium", "iso_premium", "multi_leg_premium", "retail_premium")
 
 
-def minute_sums(prints: pl.DataFrame, legs: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
+def minute_sums(prints: pl.DataFrame, legs: pl.DataFrame, bars: pl.DataFrame | None) -> pl.DataFrame:
     """One row per underlying and minute with a print, sums as integers in ten-thousandths, in no order.
 
-    `prints` as `signed_prints` gives them, `legs` as `traded_contracts` does. Columns: `underlying`, `ts_utc`, `is_index`,
-    `prints`, `volume`, premium by kind, `net_call`, `net_put`, `net_otm_call` and `net_otm_put` (null without a spot),
-    `delta_shares` (null where no print has a side and a delta) and `spot`.
+    `prints` as `signed_prints` gives them, `legs` as `traded_contracts` does; `bars` is `equity_bars_1m`. Columns: `underlying`,
+    `ts_utc`, `is_index`, `prints`, `volume`, premium by kind, `net_call`, `net_put`, `net_otm_call` and `net_otm_put` (null
+    without a spot), `delta_shares` (null where no print has a side and a delta) and `spot`.
     """
     places = prints["contract_no"]
+    minute = prints["ts_utc"].to_physical() // _MINUTE_NS
     named = prints.select(
-        pl.col("ts_utc").dt.truncate("1m"),
+        (legs["underlying_no"].gather(places) * _KEY_MINUTES + minute).alias("key"),
         "size",
         "net_premium",
         "net_size",
         "known_size",
         *_KINDS,
-        legs["underlying_no"].gather(places),
         (legs["right"] == "C").alias("is_call").gather(places),
         legs["strike"].gather(places),
         legs["is_adjusted"].gather(places),
         (legs["multiplier"] * legs["past_delta"]).alias("shares_each").gather(places),
     )
-    spots = _spots(named, legs, inputs)
-    rows = named.join(spots, on=_KEY, how="left", maintain_order="left")
+    minutes = _with_spots(_minutes(named["key"], legs), bars)
+    rows = named.join(minutes.select("key", "spot"), on="key", how="left", maintain_order="left")
     is_call = pl.col("is_call")
     is_otm = ((outwards(is_call) >= OTM_DISTANCE) & ~pl.col("is_adjusted")).fill_null(False)
     shares = (pl.col("net_size") * pl.col("shares_each")).round().cast(pl.Int64)
     rows = rows.select(
-        *_KEY,
+        "key",
         "size",
         *_KINDS,
         (pl.col("premium") * is_call).alias("call_premium"),
@@ -55,33 +57,38 @@ def minute_sums(prints: pl.DataFrame, legs: pl.DataFrame, inputs: Inputs) -> pl.
         shares.fill_null(0).alias("delta_shares"),
         (pl.col("known_size") * shares.is_not_null()).alias("delta_size"),
     )
-    summed = pl.col([name for name in rows.columns if name not in _KEY]).sum()
-    facts = (
-        legs.select("underlying_no", "underlying", "is_index")
-        .group_by("underlying_no")
-        .agg(pl.col("underlying").first(), pl.col("is_index").any())
-    )
     return (
-        rows.group_by(_KEY)
-        .agg(pl.len().cast(pl.Int64).alias("prints"), summed)
-        .join(spots, on=_KEY, how="left")
-        .join(facts, on="underlying_no")
+        rows.group_by("key")
+        .agg(pl.len().cast(pl.Int64).alias("prints"), pl.exclude("key").sum())
+        .join(minutes, on="key")
         .with_columns(
             pl.when(pl.col("delta_size") > 0).then("delta_shares").alias("delta_shares"),
             *(pl.when(pl.col("spot").is_not_null()).then(name).alias(name) for name in ("net_otm_call", "net_otm_put")),
         )
-        .drop("underlying_no", "delta_size")
+        .drop("key", "past_spot", "delta_size")
         .rename({"size": "volume"})
     )
 
 
-def _spots(prints: pl.DataFrame, legs: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
-    """`underlying_no`, `ts_utc`, `spot`: the last stock bar that had ended when the minute began, else the session before."""
-    known = legs.group_by("underlying_no").agg(pl.col("underlying").first(), pl.col("past_spot").first())
-    minutes = prints.select(_KEY).unique().join(known, on="underlying_no").sort("ts_utc", "underlying_no")
-    bars = inputs.get("equity_bars_1m")
-    if bars is None or bars.is_empty():
-        return minutes.select(*_KEY, pl.col("past_spot").alias("spot"))
+def _minutes(keys: pl.Series, legs: pl.DataFrame) -> pl.DataFrame:
+    """Each `key` once, with its `underlying`, `ts_utc`, `is_index` and `past_spot`, sorted by time and underlying."""
+    known = legs.group_by("underlying_no").agg(pl.col("underlying", "past_spot").first(), pl.col("is_index").any())
+    return (
+        pl.DataFrame({"key": keys.unique()})
+        .with_columns(
+            (pl.col("key") // _KEY_MINUTES).alias("underlying_no"),
+            (pl.col("key") % _KEY_MINUTES * _MINUTE_NS).cast(UTC_NS).alias("ts_utc"),
+        )
+        .join(known, on="underlying_no")
+        .drop("underlying_no")
+        .sort("ts_utc", "underlying")
+    )
+
+
+def _with_spots(minutes: pl.DataFrame, bars: pl.DataFrame | None) -> pl.DataFrame:
+    """With `spot`: the last stock bar that had ended when the minute began, else the session before."""
+    if bars is None:
+        return minutes.with_columns(pl.col("past_spot").alias("spot"))
     ended = (
         bars.select("underlying", pl.col("ts_utc").dt.offset_by("1m").cast(UTC_NS), "close")
         .join(minutes.select("underlying").unique(), on="underlying", how="semi")
@@ -90,7 +97,7 @@ def _spots(prints: pl.DataFrame, legs: pl.DataFrame, inputs: Inputs) -> pl.DataF
     joined = minutes.join_asof(
         ended, on="ts_utc", by="underlying", strategy="backward", tolerance=f"{SPOT_MINUTES}m", check_sortedness=False
     )
-    return joined.select(*_KEY, pl.coalesce("close", "past_spot").alias("spot"))
+    return joined.with_columns(pl.coalesce("close", "past_spot").alias("spot")).drop("close")
 
 
 def flow_minutes(minutes: pl.DataFrame) -> pl.DataFrame:
