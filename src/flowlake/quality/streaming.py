@@ -1,9 +1,9 @@
 """A large partition judged in pieces: its memory is that of a piece, its verdicts are those on the whole.
 
 Rows are read once, some row groups at a time. A rule about a column sees that column alone, and first a few values that stand for
-all: of a text or a flag the distinct ones (a Parquet file holds those of texts as dictionaries), of a number that has to lie
-between limits the least, the largest and null. Where these are right, so are the rows. Where one is not, the rows themselves are
-judged, so a failing rule counts and shows the same rows either way. Uniqueness and order go across pieces: a key can only be
+all: of a text, a flag or a code the distinct ones (a Parquet file holds those of texts as dictionaries), of a number that has to
+lie between limits the least, the largest and null. Where these are right, so are the rows. Where one is not, the rows themselves
+are judged, so a failing rule counts and shows the same rows either way. Uniqueness and order go across pieces: a key can only be
 repeated where its hash is, and each piece is compared with the last row before it.
 """
 
@@ -35,6 +35,9 @@ _FAILS = "_fails"
 _BY_PRESENCE = {"expect_column_values_to_not_be_null"}
 _BY_EXTREMES = {"expect_column_values_to_be_between", *_BY_PRESENCE}
 """Expectations that all values of a column meet if the least, the largest and null, where there is one, meet them."""
+_BY_MEMBERS = {"expect_column_values_to_be_in_set", *_BY_PRESENCE}
+MOST_DISTINCT = 2_000_000
+"""Values of a column above which they are not kept: the contracts of a session are fewer."""
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 """Numbers of rows of a partition, from 0."""
@@ -268,6 +271,32 @@ class _Extremes:
         return pl.concat([present, found.clear(1)]) if self.missing else present
 
 
+class _Distinct:
+    """Every value of a column, null too where there is one."""
+
+    def __init__(self) -> None:
+        self.missing = 0
+        self._found: list[pl.Series] = []
+        self._held = 0
+        self._are_too_many = False
+
+    def note(self, piece: Piece, column: str) -> None:
+        if self._are_too_many:
+            return
+        values, missing = piece.values(column)
+        self.missing += missing
+        self._found.append(values)
+        self._held += values.len()
+        if self._held > MOST_DISTINCT:
+            self._found = [pl.concat(self._found).unique()]
+            self._held = self._found[0].len()
+            self._are_too_many = self._held > MOST_DISTINCT // 2
+
+    def standing(self) -> pl.DataFrame | None:
+        """None where there are too many to be kept."""
+        return None if self._are_too_many or not self._found else pl.concat(self._found).unique().to_frame()
+
+
 class _Presence:
     """The first value of a column, and null where there is one: enough to tell whether all are there."""
 
@@ -331,7 +360,7 @@ class _Judge:
         above: pl.DataFrame | None = None
         for piece in self._source.pieces(self._columns, CHUNK_ROWS):
             for columns, plan in others.items():
-                self._note(self._by_value(columns, plan, piece) or self._by_row(columns, plan, piece))
+                self._note(self._by_row(columns, plan, piece))
             for column, stand_in in stand_ins.items():
                 stand_in.note(piece, column)
             for key in keys:
@@ -350,13 +379,6 @@ class _Judge:
             known = self._verdicts.get(verdict.index)
             self._verdicts[verdict.index] = verdict if known is None else merged(known, verdict)
 
-    def _by_value(self, columns: tuple[str, ...], plan: Plan, piece: Piece) -> list[Verdict]:
-        """The verdicts on a column of few values, every one of which is right; else none."""
-        if len(columns) > 1 or self._schema[columns[0]] not in (pl.String, pl.Boolean):
-            return []
-        values, missing = piece.values(columns[0])
-        return self._by_standing(plan, values.to_frame(), piece.rows, missing)
-
     def _by_standing(self, plan: Plan, standing: pl.DataFrame, rows: int, missing: int) -> list[Verdict]:
         """The verdicts on `rows` values for which a few stand, if every one is right; else none."""
         verdicts = plan.evaluate(to_pandas(standing))
@@ -372,7 +394,9 @@ class _Judge:
         dtype = self._schema[columns[0]]
         if kinds <= _BY_PRESENCE:
             return _Presence()
-        return _Extremes() if kinds <= _BY_EXTREMES and (dtype.is_numeric() or dtype.is_temporal()) else None
+        if kinds <= _BY_EXTREMES and (dtype.is_numeric() or dtype.is_temporal()):
+            return _Extremes()
+        return _Distinct() if dtype in (pl.String, pl.Boolean) or (dtype.is_integer() and kinds <= _BY_MEMBERS) else None
 
     def _judge_stand_ins(self, stand_ins: dict[str, _StandIn]) -> None:
         """Columns of which the values that stand for all do not decide, or are wrong, are read once more and judged by row."""
@@ -450,7 +474,7 @@ class _Key:
     def repeated(self) -> Iterator[Numbers]:
         """Numbers of rows whose hash another row has too; rows of one hash come together. At least one, perhaps empty, array."""
         hashes = np.concatenate(self._hashes)
-        ordered = np.sort(hashes)
+        ordered = pl.Series(hashes).sort().to_numpy()  # by digits: twice as fast as NumPy's
         twice = ordered[1:][ordered[1:] == ordered[:-1]]
         numbers = np.flatnonzero(np.isin(hashes, np.unique(twice))) if twice.size else np.empty(0, dtype=np.int64)
         parts = max(-(-numbers.size // CHUNK_ROWS), 1)
