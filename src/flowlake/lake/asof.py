@@ -91,6 +91,9 @@ class AsOfReader:
     def _known(self, ds: Dataset, day: date, columns: tuple[str, ...] = ()) -> pl.DataFrame:
         if day > self.session:
             raise LookAheadError(f"{ds.name} {day} lies after session {self.session}", "a step reads sessions up to its own")
+        entry = self._index.get(ds, day)
+        if columns and KNOWN_AT not in columns and entry is not None and self.is_all_known(entry.lineage):
+            return self._load(ds, day, columns)  # of a tape, the moments alone would be tens of millions
         frame = self._load(ds, day, (*columns, KNOWN_AT) if columns else ())
         if frame.height and (frame.get_column(KNOWN_AT) > self.decision_utc).any():
             frame = frame.filter(pl.col(KNOWN_AT) <= self.decision_utc)
