@@ -40,9 +40,8 @@ def trade_sides(inputs: Inputs, session: date) -> Output:
     # Tapes without quotes are as long as others.
     asked = np.flatnonzero(is_signed & ~np.isnan(market.bid) & ~np.isnan(market.ask))
     probability = np.full(price.size, np.nan)
-    probability[asked] = buy_probability(
-        price[asked], market.bid[asked], market.ask[asked], _age_s(market)[asked], negotiated[asked]
-    )
+    of_asked = Nbbo._make(values[asked] for values in market)
+    probability[asked] = buy_probability(price[asked], of_asked.bid, of_asked.ask, _age_s(of_asked), negotiated[asked])
     reason = _reasons(probability, price, market, is_single_leg, is_signed)
     is_open = is_signed & np.isnan(probability)
     depth = np.where(is_open & (reason == SIDE_REASONS.index("at_midpoint")), _depth(market), 0).astype(np.int8)
@@ -148,15 +147,18 @@ def _has_current_price(prints: pl.DataFrame) -> pl.Series:
 
 
 def _reasons(probability: Float, price: Float, market: Nbbo, is_single_leg: Bool, is_signed: Bool) -> Int:
+    is_two_sided = ~np.isnan(market.bid) & ~np.isnan(market.ask)
+    is_between = np.zeros(price.size, dtype=np.bool_)
+    is_between[is_two_sided] = at_midpoint(price[is_two_sided], market.bid[is_two_sided], market.ask[is_two_sided])
     holds = {
         "": ~np.isnan(probability),
         "not_single_leg": ~is_single_leg,
         "not_signed": ~is_signed,
         "no_quote": market.age_ns < 0,
         "stale_quote": market.is_stale,
-        "one_sided_quote": np.isnan(market.bid) | np.isnan(market.ask),
+        "one_sided_quote": ~is_two_sided,
         "locked_or_crossed": market.is_locked_or_crossed,
-        "at_midpoint": at_midpoint(price, market.bid, market.ask),
+        "at_midpoint": is_between,
     }
     return np.select(list(holds.values()), [SIDE_REASONS.index(name) for name in holds])
 
