@@ -58,6 +58,7 @@ def made_of(prints: list[dict[str, Any]], order: list[int] | None = None) -> dic
     trades = trades.sort("contract", "ts_utc", "row") if order is None else trades[order]
     sides = [
         {
+            "underlying": trades["underlying"][i],
             "print_no": i,
             "buy_probability": prints[row]["probability"],
             **({"bid": 1.0, "ask": 2.0} if prints[row]["quoted"] else {}),
@@ -66,7 +67,7 @@ def made_of(prints: list[dict[str, Any]], order: list[int] | None = None) -> dic
     ]
     inputs = {
         "contracts": CONTRACTS,
-        "option_trades": trades.drop("row"),
+        "option_trades": trades.drop("row").with_row_index("print_no"),
         "trade_sides": table(TRADE_SIDES, sides),
         "option_iv": IMPLIED,
         "equity_bars_1d": stock(volume=50_000.0),

@@ -22,8 +22,9 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
-from flowlake.core.errors import LookAheadError
+from flowlake.core.errors import LookAheadError, StorageError
 from flowlake.core.sessions import decision_time, next_session, offset, sessions_between
 from flowlake.core.settings import S3Access, Settings
 from flowlake.datasets.curated import CORPORATE_ACTIONS, EQUITY_BARS_1D, OPEN_INTEREST, OPTION_BARS_1D
@@ -443,9 +444,38 @@ def test_the_reader_withholds_rows_that_became_known_later(store: Store) -> None
     frame = of_today.read(wanted)
     assert frame is not None
     assert frame.get_column("underlying").to_list() == ["SYNI"]
+    some = of_today.read(replace(wanted, columns=("underlying",)))
+    assert some is not None
+    assert some.to_dict(as_series=False) == {"underlying": ["SYNI"], SESSION: [DAYS[0]]}
+    assert of_today.stored(wanted, 0) is None, "what is read some rows at a time is not looked through"
     assert of_today.record(wanted) == without
     put(store, index, CORPORATE_ACTIONS, DAYS[0], actions(on_time, (*late[:5], decided)))
     assert AsOfReader(store, index, DAYS[0]).record(wanted) != without, "a row that was known does count"
+
+
+def test_rows_that_are_read_as_their_turn_comes_are_those_of_the_whole(store: Store) -> None:
+    index = Index(store)
+    rows = bars(*((f"SYN{i % 3}", 10.0 + i, 5 + i) for i in range(9)))
+    for day in DAYS[:2]:
+        put(store, index, OPTION_BARS_1D, day, rows)
+    of_second = AsOfReader(store, index, DAYS[1])
+    wanted = Slice(OPTION_BARS_1D, columns=("underlying", "close"))
+    whole, stored = of_second.read(wanted), of_second.stored(wanted, rows.height)
+    assert whole is not None
+    assert stored is not None
+    put(store, index, OPTION_BARS_1D, DAYS[1], bars(("LATER", 1.0, 1)))
+    assert stored.height == whole.height
+    assert stored.get_column("close").equals(whole["close"])
+    numbered = replace(stored, numbered="row")
+    for start, length in ((0, 9), (0, 0), (2, 5), (8, 1)):
+        assert_frame_equal(stored.slice(start, length), whole.slice(start, length))
+        assert_frame_equal(numbered.slice(start, length), whole.with_row_index("row").slice(start, length))
+    for refused in (replace(wanted, count=2), replace(wanted, lag=1), replace(wanted, adjust=True)):
+        assert of_second.stored(refused, 1) is None
+    assert of_second.stored(wanted, rows.height + 1) is None, "too few to be worth it"
+    damaged = replace(stored, body=stored.body[: len(stored.body) // 2])
+    with pytest.raises(StorageError, match=r"option_bars_1d.* is damaged"):
+        damaged.slice(0, 1)
 
 
 def test_open_interest_is_known_in_time_and_curves_of_tomorrow_are_not(first: Built) -> None:

@@ -46,13 +46,14 @@ OPEN = sessions.open_utc(T)
 
 
 def tape(*prints: dict[str, Any]) -> pl.DataFrame:
-    return curated.OPTION_TRADES.conform(table(curated.OPTION_TRADES, list(prints)), T).with_columns(session=pl.lit(T))
+    rows = curated.OPTION_TRADES.conform(table(curated.OPTION_TRADES, list(prints)), T)
+    return rows.with_columns(session=pl.lit(T)).with_row_index("print_no")
 
 
 def sides(trades: pl.DataFrame, *probabilities: float | None, quoted: bool = True) -> pl.DataFrame:
     quote = {"bid": 1.0, "ask": 1.1} if quoted else {}
-    rows = [{"print_no": i, "buy_probability": p, **quote} for i, p in enumerate(probabilities)]
-    assert len(rows) == trades.height
+    names = zip(trades["underlying"], probabilities, strict=True)
+    rows = [{"underlying": name, "print_no": i, "buy_probability": p, **quote} for i, (name, p) in enumerate(names)]
     return table(TRADE_SIDES, rows)
 
 

@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowlake.datasets.slices import ranges, slices
+from flowlake.datasets.slices import SLICE_ROWS, ranges, slices
 
 
 def test_an_underlying_of_two_roots_stays_whole_with_what_lies_between() -> None:
@@ -44,11 +44,11 @@ def test_slices_share_no_name_and_follow_each_other(runs: list[tuple[str, int]],
 
 
 def test_what_is_sliced_is_cut_and_the_rest_is_whole() -> None:
-    tape = pl.DataFrame({"underlying": ["A"] * 250_000 + ["B"] * 3, "size": 1})
+    tape = pl.DataFrame({"underlying": ["A"] * SLICE_ROWS + ["B"] * 3, "size": 1})
     prices = pl.DataFrame({"underlying": ["B", "A", "C", "A"], "price": [1, 2, 3, 4]})
     actions = pl.DataFrame({"underlying": ["B"]})
     first, second = slices({"tape": tape, "prices": prices, "actions": actions}, ("tape", "prices", "absent"))
-    assert (first["tape"].height, second["tape"].height) == (250_000, 3)
+    assert (first["tape"].height, second["tape"].height) == (SLICE_ROWS, 3)
     assert (first["prices"]["price"].to_list(), second["prices"]["price"].to_list()) == ([2, 4], [1])
     assert first["actions"].height == second["actions"].height == 1
     assert "absent" not in first

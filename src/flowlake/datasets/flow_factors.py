@@ -37,6 +37,8 @@ EXPECTED_MIN_SESSIONS = 50
 """Sessions with volume that the regression needs: five for each of its ten coefficients."""
 SPOT_MINUTES = 15
 """Minutes that the underlying's last bar may be old and still give the moneyness of a print."""
+FACTORS_SLICED = ("option_trades", "contracts", "trade_sides", "flow_packets", "option_iv", "equity_bars_1m", "equity_bars_1d")
+"""Inputs of step `flow_factors` that are cut by underlying, the tape first."""
 
 _KNOWN = "Known at 09:00 New York on the next session."
 _AT_ONCE = "Known at the end of the minute."

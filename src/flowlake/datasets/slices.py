@@ -6,43 +6,59 @@ lie where the order of the tape and that of the names agree, so that what is mad
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
-from flowlake.datasets.model import Inputs
-
-SLICE_ROWS = 250_000
+SLICE_ROWS = 500_000
 """Rows of the tape from which a slice ends as soon as it may. More of them need more memory, fewer more time."""
 
 
-def is_large(tape: pl.DataFrame) -> bool:
-    """Whether cutting it is worth the trouble."""
-    return tape.height >= 2 * SLICE_ROWS
+class Rows(Protocol):
+    """A table, in memory or not."""
+
+    @property
+    def height(self) -> int: ...
+
+    def get_column(self, name: str, /) -> pl.Series: ...
+
+    def slice(self, offset: int, length: int, /) -> pl.DataFrame: ...
 
 
-def slices(inputs: Inputs, sliced: tuple[str, ...]) -> Iterator[dict[str, pl.DataFrame]]:
-    """The inputs for each slice in turn, those of `sliced` cut by `underlying`. The first of `sliced` is the tape."""
+def large_rows() -> int:
+    """From so many rows on cutting a tape is worth the trouble."""
+    return 2 * SLICE_ROWS
+
+
+def slices(inputs: Mapping[str, Rows], sliced: tuple[str, ...]) -> Iterator[dict[str, pl.DataFrame]]:
+    """The inputs for each slice in turn, those of `sliced` cut by `underlying`. The first of `sliced` is the tape.
+
+    Rows of a table that is not in memory are read as their turn comes.
+    """
+    tables = {name: table for name, table in inputs.items() if name in sliced[1:]}
+    others = {name: table.slice(0, table.height) for name, table in inputs.items() if name not in sliced}
     tape = inputs[sliced[0]]
-    parts = [tape.slice(start, end - start) for start, end in ranges(tape.get_column("underlying"))]
-    numbers = {name: number for number, part in enumerate(parts) for name in part.get_column("underlying").unique()}
-    others = {name: _cut(inputs[name], numbers, len(parts)) for name in sliced[1:] if name in inputs}
-    for number, part in enumerate(parts):
-        yield {**inputs, **{name: tables[number] for name, tables in others.items()}, sliced[0]: part}
+    underlyings = tape.get_column("underlying")
+    bounds = ranges(underlyings)
+    numbers = {name: number for number, (start, end) in enumerate(bounds) for name in underlyings[start:end].unique()}
+    cut = {sliced[0]: (tape, bounds), **{name: _cut(table, numbers, len(bounds)) for name, table in tables.items()}}
+    for number in range(len(bounds)):
+        of_slice = {name: (table, edges[number]) for name, (table, edges) in cut.items()}
+        yield {**others, **{name: table.slice(start, end - start) for name, (table, (start, end)) in of_slice.items()}}
 
 
-def _cut(table: pl.DataFrame, numbers: dict[str, int], count: int) -> list[pl.DataFrame]:
-    """The rows of each slice in their order; `numbers` gives the slice of an underlying. No copy where rows come slice by slice."""
+def _cut(table: Rows, numbers: dict[str, int], count: int) -> tuple[Rows, list[tuple[int, int]]]:
+    """The table in the order of slices, and where each begins and ends; `numbers` gives the slice of an underlying."""
     runs = table.get_column("underlying").rle()
     of_run = runs.struct.field("value").replace_strict(numbers, default=count, return_dtype=pl.Int64).to_numpy()
     number = np.repeat(of_run, runs.struct.field("len").to_numpy())
     if np.any(np.diff(number) < 0):
         order = np.argsort(number, kind="stable")
-        table, number = table[order], number[order]
-    edges = np.searchsorted(number, np.arange(count + 1))
-    return [table.slice(start, end - start) for start, end in pairwise(edges.tolist())]
+        table, number = table.slice(0, table.height)[order], number[order]
+    return table, list(pairwise(np.searchsorted(number, np.arange(count + 1)).tolist()))
 
 
 def ranges(underlyings: pl.Series, least_rows: int | None = None) -> list[tuple[int, int]]:

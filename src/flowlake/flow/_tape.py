@@ -157,12 +157,13 @@ def _sides(print_no: Int, price: Int, is_leg: Bool, sides: pl.DataFrame | None) 
     """
     probability, age = np.full(print_no.size, UNKNOWN, np.int64), np.full(print_no.size, UNKNOWN, np.int64)
     quoted = np.zeros(print_no.size, np.uint8)
-    if sides is None or sides.is_empty():
+    if sides is None or sides.is_empty() or not print_no.size:
         return probability, quoted, age
     there = sides["print_no"].to_numpy().astype(np.int64)
-    place = np.full(max(int(there.max()), int(print_no.max(initial=0))) + 1, UNKNOWN, np.int64)
-    place[there] = np.arange(there.size)
-    row = place[print_no]
+    first = min(int(there.min()), int(print_no.min()))
+    place = np.full(max(int(there.max()), int(print_no.max())) - first + 1, UNKNOWN, np.int64)
+    place[there - first] = np.arange(there.size)
+    row = place[print_no - first]
     known = row >= 0
     row = row[known]
     bid, ask = (_scaled(sides[name], TEN_THOUSANDTHS)[row] for name in ("bid", "ask"))

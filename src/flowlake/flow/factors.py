@@ -6,17 +6,17 @@ once. They do not depend on the order of the prints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping
 from datetime import date
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from flowlake.core import sessions
-from flowlake.datasets.absent import not_available, present
+from flowlake.datasets.absent import not_available
 from flowlake.datasets.flow_factors import (
+    FACTORS_SLICED,
     FLOW_FACTORS,
     FLOW_MINUTES,
     FLOW_PROFILES,
@@ -32,7 +32,7 @@ from flowlake.datasets.model import SESSION, Inputs, Output
 from flowlake.datasets.packets import PACKAGE_STRUCTURES, SINGLE_LEG_STRUCTURES
 from flowlake.datasets.policies import UNREPORTED
 from flowlake.datasets.scored import OTM_DISTANCE
-from flowlake.datasets.slices import ranges
+from flowlake.datasets.slices import Rows, slices
 from flowlake.flow.profiles import flow_profiles
 from flowlake.flow.tide import flow_minutes, market_tide, minute_sums, with_tides
 from flowlake.flow.units import TEN_THOUSANDTHS, in_units, outwards, scaled
@@ -40,36 +40,61 @@ from flowlake.flow.units import TEN_THOUSANDTHS, in_units, outwards, scaled
 _PRINT_COLUMNS = ("ts_utc", "size", "exchange", "is_iso", "is_cancelled")
 
 
-def flow_factors(inputs: MutableMapping[str, pl.DataFrame], session: date) -> Output:
+def flow_factors(inputs: Mapping[str, Rows], session: date) -> Output:
     """Reads `option_trades` and `contracts`, and whatever exists of `trade_sides`, `flow_packets`, `option_iv` (this session and
-    the one before), `equity_bars_1m`, `equity_bars_1d` and `sectors`. The first and the third are taken out of `inputs`: packets
-    have the room of the prints that they are made of.
+    the one before), `equity_bars_1m`, `equity_bars_1d` and `sectors`.
+
+    All but the tide is made some underlyings at a time: a row per print and figure would take more memory than the tape itself.
     """
-    reasons = _reasons(inputs)
-    legs = traded_contracts(inputs, session)
-    sums = _sums(inputs.pop("option_trades"), inputs.pop("trade_sides", None), legs, present(inputs, "equity_bars_1m"))
-    by_contract = legs.join(sums.contracts, on="contract_no").sort("contract_no")
-    packets = present(inputs, "flow_packets")
-    volumes = _stock_volumes(inputs)
-    rows = _underlying_factors(by_contract)
-    minutes = sums.minutes.sort("underlying", "ts_utc")
-    sectors = present(inputs, "sectors")
+    given = frozenset(name for name, rows in inputs.items() if rows.height)
+    parts = [_of_some(part, given, session) for part in slices(inputs, FACTORS_SLICED)]
+    rows, minutes, venues, profiles = (pl.concat(tables) for tables in zip(*parts, strict=True))
+    sectors = inputs["sectors"].slice(0, inputs["sectors"].height) if "sectors" in given else None
     tide = market_tide(minutes, sectors)
-    venues = _venue_factors(sums.venues, legs)
-    for part in (_packet_factors(packets), _opening_factors(packets, legs), volumes, venues):
-        if part is not None:
-            rows = rows.join(part, on="underlying", how="left")
-    rows = with_tides(rows, tide, sectors)
-    rows = _per_stock_volume(_with_absent(rows, [column.name for column in FLOW_VALUES] + [*_RATIOS.values(), "stock_volume"]))
+    rows = _per_stock_volume(with_tides(rows, tide, sectors))
     return Output(
         {
-            FLOW_FACTORS.name: rows.with_columns(not_available(reasons)).sort("underlying"),
+            FLOW_FACTORS.name: rows.with_columns(not_available(_reasons(given))).sort("underlying"),
             FLOW_MINUTES.name: flow_minutes(minutes),
             MARKET_TIDE.name: tide,
-            VENUE_FLOW.name: _venue_flow(sums.venues, legs),
-            FLOW_PROFILES.name: flow_profiles(minutes, packets),
+            VENUE_FLOW.name: venues,
+            FLOW_PROFILES.name: profiles,
         }
     )
+
+
+class _Made(NamedTuple):
+    """Of some underlyings: their factors but for the tide and what is divided by stock volume; their minutes, as `minute_sums`
+    gives them; the tables `venue_flow` and `flow_profiles`.
+    """
+
+    rows: pl.DataFrame
+    minutes: pl.DataFrame
+    venues: pl.DataFrame
+    profiles: pl.DataFrame
+
+
+def _of_some(inputs: Inputs, given: Collection[str], session: date) -> _Made:
+    """`given` names the inputs that have rows, be it of other underlyings."""
+    legs = traded_contracts(inputs, session)
+    trades = inputs["option_trades"].with_columns(pl.col("contract").rle_id().cast(pl.Int64).alias("contract_no"))
+    prints = signed_prints(trades, inputs["trade_sides"] if "trade_sides" in given else None)
+    eligible = prints.filter(~pl.col("is_cancelled"))
+    minutes = minute_sums(prints, legs, inputs["equity_bars_1m"] if "equity_bars_1m" in given else None)
+    minutes = minutes.sort("underlying", "ts_utc")
+    venues = _venue_sums(eligible, legs)
+    rows = _underlying_factors(legs.join(_contract_sums(eligible), on="contract_no").sort("contract_no"))
+    packets = inputs["flow_packets"] if "flow_packets" in given else None
+    for part in (
+        _packet_factors(packets),
+        _opening_factors(packets, legs),
+        _stock_volumes(inputs, given),
+        _venue_factors(venues, legs),
+    ):
+        if part is not None:
+            rows = rows.join(part, on="underlying", how="left")
+    rows = _with_absent(rows, [column.name for column in FLOW_VALUES] + [*_RATIOS.values(), "stock_volume"])
+    return _Made(rows, minutes, _venue_flow(venues, legs), flow_profiles(minutes, packets))
 
 
 # --- Prints and the contracts they are in ------------------------------------------------------------------------------------
@@ -120,38 +145,10 @@ def traded_contracts(inputs: Inputs, session: date) -> pl.DataFrame:
     )
 
 
-class Sums(NamedTuple):
-    """What the prints add up to: by contract, by underlying and minute, by underlying and venue."""
-
-    contracts: pl.DataFrame
-    minutes: pl.DataFrame
-    venues: pl.DataFrame
-
-
-def _sums(trades: pl.DataFrame, sides: pl.DataFrame | None, legs: pl.DataFrame, bars: pl.DataFrame | None) -> Sums:
-    """Added up some underlyings at a time: a row per print and figure would take more memory than the tape itself."""
-    numbered = trades.with_columns(pl.col("contract").rle_id().cast(pl.Int64).alias("contract_no"))
-    bounds = ranges(trades["underlying"])
-    known = [None] * len(bounds) if sides is None else _cut(sides, bounds)
-    parts = []
-    for (start, end), of_part in zip(bounds, known, strict=True):
-        prints = signed_prints(numbered.slice(start, end - start), of_part)
-        eligible = prints.filter(~pl.col("is_cancelled"))
-        parts.append(Sums(_contract_sums(eligible), minute_sums(prints, legs, bars), _venue_sums(eligible, legs)))
-    return Sums(*(pl.concat(tables) for tables in zip(*parts, strict=True)))
-
-
-def _cut(sides: pl.DataFrame, bounds: list[tuple[int, int]]) -> list[pl.DataFrame]:
-    """The rows of each range of prints, `print_no` counted from its start. The table is sorted by it."""
-    edges = np.searchsorted(sides["print_no"].to_numpy(), [start for start, _ in bounds] + [bounds[-1][1]])
-    cut = zip(bounds, pairwise(edges.tolist()), strict=True)
-    return [sides.slice(first, last - first).with_columns(pl.col("print_no") - start) for (start, _), (first, last) in cut]
-
-
 def signed_prints(trades: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFrame:
     """The prints in the volume, in their order, those that a later message cancelled among them.
 
-    `trades` has `contract_no` beside its columns; `print_no` of `sides` counts its rows from 0. Gives `contract_no`; `premium`;
+    `trades` has `contract_no` beside its columns, and `print_no`, which counts its rows up. Gives `contract_no`; `premium`;
     `net_premium` and `net_size`, times (2p - 1), 0 where the side is not known; `known_premium` and `known_size`,
     `quoted_premium`, `reported_premium`, `multi_leg_premium`, `retail_premium`, `retail_known`, `retail_net`: the parts of that
     kind.
@@ -159,6 +156,7 @@ def signed_prints(trades: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFr
     is_package = pl.col("is_multi_leg") | pl.col("is_stock_tied")
     frame = trades.select(
         *_PRINT_COLUMNS,
+        "print_no",
         "in_volume",
         is_package.alias("is_package"),
         (pl.col("is_auction") & ~pl.col("is_iso") & ~is_package).alias("is_retail"),
@@ -191,16 +189,15 @@ def signed_prints(trades: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFr
 
 
 def _with_sides(prints: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFrame:
-    """With `buy_probability` and `has_quote` of `trade_sides`, by `print_no`, the row in `prints`."""
-    if sides is None:
+    """With `buy_probability` and `has_quote` of `trade_sides`, which may lack prints."""
+    if sides is None or prints.is_empty():
         return prints.with_columns(pl.lit(None, dtype=pl.Float64).alias("buy_probability"), pl.lit(False).alias("has_quote"))
     row = np.full(prints.height, -1)
-    row[sides["print_no"].to_numpy()] = np.arange(sides.height)
+    row[sides["print_no"].to_numpy().astype(np.int64) - prints["print_no"][0]] = np.arange(sides.height)
     has_quote = pl.col("bid").is_not_null() & pl.col("ask").is_not_null()
     known = sides.select("buy_probability", has_quote.alias("has_quote"))
-    return prints.hstack(known.select(pl.all().gather(pl.Series(row).replace(-1, None)))).with_columns(
-        pl.col("has_quote").fill_null(False)
-    )
+    found = known.select(pl.all().gather(pl.Series(row).replace(-1, None)))
+    return prints.hstack(found.with_columns(pl.col("has_quote").fill_null(False)))
 
 
 _SUMMED = (
@@ -349,15 +346,15 @@ def _per_stock_volume(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(_ratio(pl.col(shares), pl.col("stock_volume")).alias(name) for name, shares in _RATIOS.items())
 
 
-def _stock_volumes(inputs: Inputs) -> pl.DataFrame | None:
+def _stock_volumes(inputs: Inputs, given: Collection[str]) -> pl.DataFrame | None:
     """`underlying`, `stock_volume`: the day bar's, else the sum of regular minute bars, per underlying."""
     found = []
-    day, minute = present(inputs, "equity_bars_1d"), present(inputs, "equity_bars_1m")
-    if day is not None:
-        found.append(day.select("underlying", pl.col("volume").alias("stock_volume")))
-    if minute is not None:
+    if "equity_bars_1d" in given:
+        found.append(inputs["equity_bars_1d"].select("underlying", pl.col("volume").alias("stock_volume")))
+    if "equity_bars_1m" in given:
         total = scaled(pl.col("volume")).sum().alias("stock_volume")
-        found.append(in_units(minute.filter("is_regular").group_by("underlying").agg(total), ["stock_volume"]))
+        minutes = inputs["equity_bars_1m"].filter("is_regular").group_by("underlying").agg(total)
+        found.append(in_units(minutes, ["stock_volume"]))
     return pl.concat(found).unique("underlying", keep="first", maintain_order=True) if found else None
 
 
@@ -408,15 +405,15 @@ def _venue_factors(totals: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:
 # --- Why something is null ---------------------------------------------------------------------------------------------------
 
 
-def _reasons(inputs: Inputs) -> Mapping[str, str | pl.Expr]:
-    """Factor -> why it is null."""
+def _reasons(given: Collection[str]) -> Mapping[str, str | pl.Expr]:
+    """Factor -> why it is null, by the names of the inputs that have rows."""
 
     def lacks(name: str, otherwise: str) -> str:
-        return otherwise if present(inputs, name) is not None else f"needs {name}"
+        return otherwise if name in given else f"needs {name}"
 
     side = lacks("trade_sides", "no print has a known side")
     delta = lacks("trade_sides", lacks("option_iv", "no print with a known side is in a contract with a delta"))
-    bars = "equity_bars_1d" if present(inputs, "equity_bars_1m") is None else "equity_bars_1m"
+    bars = "equity_bars_1m" if "equity_bars_1m" in given else "equity_bars_1d"
     stock = lacks(bars, "no stock volume, or no print with a known side")
     opening = lacks("flow_packets", "no packet of one contract has a side and open interest")
     reasons: dict[str, str | pl.Expr] = {column.name: side for column in FLOW_VALUES}

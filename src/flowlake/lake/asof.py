@@ -18,7 +18,7 @@ from flowlake.datasets.curated import CORPORATE_ACTIONS
 from flowlake.datasets.model import KNOWN_AT, SESSION, Adjust, Dataset
 from flowlake.lake.hashing import data_hash, json_hash
 from flowlake.lake.index import Index
-from flowlake.lake.partitions import InputRecord, Lineage, read_partition
+from flowlake.lake.partitions import InputRecord, Lineage, StoredRows, partition_path, read_partition
 from flowlake.lake.store import Store
 
 Loader = Callable[[Dataset, date, tuple[str, ...]], pl.DataFrame]
@@ -42,7 +42,7 @@ class AsOfReader:
     """Reads for one session. `load` may cache: partitions are immutable while a step runs."""
 
     def __init__(self, store: Store, index: Index, session: date, load: Loader | None = None) -> None:
-        self._index = index
+        self._store, self._index = store, index
         self.session = session
         self.decision_utc = decision_time(session)
         self._load = load or (lambda ds, day, columns: read_partition(store, ds, day, columns))
@@ -74,6 +74,18 @@ class AsOfReader:
         if wanted.adjust:
             frame = adjust_for_splits(frame, wanted.dataset, self._actions(days))
         return frame
+
+    def stored(self, wanted: Slice, least_rows: int) -> StoredRows | None:
+        """The slice, to be read some rows at a time. None where it is not one partition of so many rows, all known in time: such a
+        slice is read as a whole.
+        """
+        ds, entry = wanted.dataset, self._index.get(wanted.dataset, self.session)
+        if entry is None or entry.lineage.rows < least_rows or not self.is_all_known(entry.lineage):
+            return None
+        if wanted.adjust or self.sessions(wanted) != [self.session]:
+            return None
+        body = self._store.read(partition_path(ds, self.session))
+        return StoredRows(ds, self.session, body, entry.lineage.rows, wanted.columns)
 
     def _hash(self, ds: Dataset, day: date) -> str:
         entry = self._index.get(ds, day)

@@ -169,6 +169,37 @@ def read_partition(store: Store, ds: Dataset, session: date, columns: Collection
     return frame.with_columns(pl.lit(session, dtype=pl.Date).alias(SESSION)).collect(engine="in-memory")
 
 
+@dataclass(frozen=True)
+class StoredRows:
+    """A partition of which rows are decoded when they are asked for. What is asked is answered from the bytes of one moment, so a
+    partition that is replaced meanwhile is not seen in halves.
+    """
+
+    dataset: Dataset
+    session: date
+    body: bytes
+    height: int
+    columns: tuple[str, ...] = ()
+    """Those of a slice, beside `session`; all declared ones where none is named."""
+    numbered: str = ""
+    """A column before them that counts the rows of the partition from 0, where it is named."""
+
+    def get_column(self, name: str) -> pl.Series:
+        return self._decoded((name,), 0, self.height).get_column(name)
+
+    def slice(self, offset: int, length: int) -> pl.DataFrame:
+        """As the same slice of `read_partition`."""
+        frame = self._decoded(self.columns, offset, length)
+        return frame.with_row_index(self.numbered, offset) if self.numbered else frame
+
+    def _decoded(self, columns: tuple[str, ...], offset: int, length: int) -> pl.DataFrame:
+        try:
+            rows = declared(self.dataset, pl.scan_parquet(self.body, parallel="columns"), columns).slice(offset, length)
+            return rows.with_columns(pl.lit(self.session, dtype=pl.Date).alias(SESSION)).collect(engine="in-memory")
+        except pl.exceptions.PolarsError as error:
+            raise damaged(partition_path(self.dataset, self.session), error) from error
+
+
 def declared(ds: Dataset, frame: pl.LazyFrame, columns: Collection[str] = ()) -> pl.LazyFrame:
     """The declared columns of a partition file, or those of `columns`, null where the file is older than the column."""
     held = frame.collect_schema()

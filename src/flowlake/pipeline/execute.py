@@ -7,8 +7,8 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -23,13 +23,13 @@ from flowlake.datasets.model import SESSION, Dataset, Finding, Output
 from flowlake.datasets.policies import CONDITION_POLICY
 from flowlake.datasets.registry import DATASETS
 from flowlake.datasets.render import arrow_schema, suite_hash
-from flowlake.datasets.slices import is_large, slices
+from flowlake.datasets.slices import Rows, large_rows, slices
 from flowlake.lake import partitions, quarantine
 from flowlake.lake.asof import AsOfReader, Slice
 from flowlake.lake.batches import read_batches
 from flowlake.lake.hashing import data_hash, json_hash
 from flowlake.lake.index import Entry, Index
-from flowlake.lake.partitions import InputRecord, Lineage
+from flowlake.lake.partitions import InputRecord, Lineage, StoredRows
 from flowlake.lake.publish import Published, publish
 from flowlake.lake.quarantine import Refusal
 from flowlake.lake.store import Store, open_store
@@ -240,15 +240,16 @@ def _execute(task: Task, context: Context, result: StepResult) -> None:
         if decision.source is not None:
             output = raw_output(decision.source.table(), DATASETS[step.writes[0]], session)
         elif decision.reader is not None:
-            inputs = _inputs(task, decision.reader, context)
-            if step.sliced and is_large(inputs[step.sliced[0]]):
+            stored = _stored(task, decision.reader)
+            inputs: dict[str, Rows] = {**_inputs(task, decision.reader, context, without=stored), **stored}
+            if step.sliced and not step.cuts_itself and inputs[step.sliced[0]].height >= large_rows():
                 _run_slices(task, context, result, inputs, seal)
                 return
             output = step.load()(inputs, session)
         _publish(task, context, result, _tables(task, output, seal), output.findings)
 
 
-def _run_slices(task: Task, context: Context, result: StepResult, inputs: dict[str, pl.DataFrame], seal: Sealing) -> None:
+def _run_slices(task: Task, context: Context, result: StepResult, inputs: dict[str, Rows], seal: Sealing) -> None:
     """Run the step on some underlyings at a time. `inputs` is emptied, so that judging what was made has the room."""
     findings: list[Finding] = []
 
@@ -292,7 +293,7 @@ def _batches(task: Task, context: Context, decision: Decision) -> Stream | None:
     entry = context.index.get(ds, session)
     if entry is None or not decision.reader.is_all_known(entry.lineage):
         return None
-    inputs = _inputs(task, decision.reader, context, without=ds.name)
+    inputs = _inputs(task, decision.reader, context, without={ds.name})
     return step.streamed.load()(read_batches(context.store, ds, session), inputs, session)
 
 
@@ -349,8 +350,21 @@ def _is_today(record: InputRecord | None, session: date) -> bool:
     return record is not None and record.last == str(session)
 
 
-def _inputs(task: Task, reader: AsOfReader, context: Context, without: str = "") -> dict[str, pl.DataFrame]:
-    frames = {read.dataset: reader.read(_slice(read)) for read in task.step.reads if read.dataset != without}
+def _stored(task: Task, reader: AsOfReader) -> dict[str, StoredRows]:
+    """The large inputs of a step that is to be run on some underlyings at a time: their rows are read as their turn comes."""
+    found: dict[str, StoredRows] = {}
+    for name in task.step.sliced:
+        read = next(read for read in task.step.reads if read.dataset == name)
+        rows = reader.stored(_slice(read), large_rows())
+        if rows is not None:
+            found[name] = replace(rows, numbered=read.numbered)
+        elif not found:
+            break  # the tape is small, or to be read as a whole, and so is all beside it
+    return found
+
+
+def _inputs(task: Task, reader: AsOfReader, context: Context, without: Container[str] = ()) -> dict[str, pl.DataFrame]:
+    frames = {read.dataset: reader.read(_slice(read)) for read in task.step.reads if read.dataset not in without}
     inputs = {name: frame for name, frame in frames.items() if frame is not None}
     for read in task.step.reads:
         if read.numbered and read.dataset in inputs:

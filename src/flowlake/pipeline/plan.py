@@ -10,7 +10,14 @@ from functools import cache
 from flowlake.core.errors import UsageError
 from flowlake.curate import vendors
 from flowlake.datasets.factors import CLOSE_SESSIONS, ENGINE_FEATURES, HISTORY_SESSIONS
-from flowlake.datasets.flow_factors import EXPECTED_SESSIONS, FLOW_SCORED, FLOW_SESSIONS, PROFILE_SESSIONS, TIDE_SCORED
+from flowlake.datasets.flow_factors import (
+    EXPECTED_SESSIONS,
+    FACTORS_SLICED,
+    FLOW_SCORED,
+    FLOW_SESSIONS,
+    PROFILE_SESSIONS,
+    TIDE_SCORED,
+)
 from flowlake.datasets.hits import BASELINE_SESSIONS, PACKET_COLUMNS
 from flowlake.datasets.modules import MODULE_SESSIONS
 from flowlake.datasets.offexchange import ACCUMULATION_SESSIONS, LINK_SESSIONS
@@ -248,9 +255,10 @@ STEPS: tuple[Step, ...] = (
                     *("contract", "underlying", "right", "strike", "ts_utc", "size", "premium_usd", "exchange", "in_volume"),
                     *("condition_group", "is_iso", "is_auction", "is_multi_leg", "is_stock_tied", "is_cancelled"),
                 ),
+                numbered="print_no",
             ),
             _CONTRACTS,
-            Read("trade_sides", columns=("print_no", "buy_probability", "bid", "ask")),
+            Read("trade_sides", columns=("underlying", "print_no", "buy_probability", "bid", "ask")),
             Read(
                 "flow_packets",
                 columns=(
@@ -264,6 +272,8 @@ STEPS: tuple[Step, ...] = (
             Read("sectors"),
         ),
         ("flow_factors", "flow_minutes", "market_tide", "venue_flow", "flow_profiles"),
+        sliced=FACTORS_SLICED,
+        cuts_itself=True,
     ),
     Step(
         "flow_hits",

@@ -12,7 +12,8 @@ from typing import Any
 from flowlake.datasets.batch import Batch, Stream
 from flowlake.datasets.model import Inputs, Output
 
-StepFunction = Callable[[Inputs, date], Output]
+StepFunction = Callable[[Any, date], Output]
+"""Of `Inputs` and the session; of `Rows` by name where the step cuts the session itself."""
 StreamFunction = Callable[[Iterator[Batch], Inputs, date], Stream]
 
 
@@ -99,6 +100,8 @@ class Step:
     streamed: Streamed | None = None
     sliced: tuple[str, ...] = ()
     """Inputs that can be cut by underlying, the tape first: a large session is then done some underlyings at a time."""
+    cuts_itself: bool = False
+    """The function cuts the session, for a part of its output is of all underlyings. Large inputs are given to it as `Rows`."""
 
     @property
     def looks_back(self) -> bool:
