@@ -192,8 +192,10 @@ def _with_sides(prints: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFram
     """With `buy_probability` and `has_quote` of `trade_sides`, which may lack prints."""
     if sides is None or prints.is_empty():
         return prints.with_columns(pl.lit(None, dtype=pl.Float64).alias("buy_probability"), pl.lit(False).alias("has_quote"))
+    place = sides["print_no"].to_numpy().astype(np.int64) - prints["print_no"][0]
+    inside = (place >= 0) & (place < prints.height)
     row = np.full(prints.height, -1)
-    row[sides["print_no"].to_numpy().astype(np.int64) - prints["print_no"][0]] = np.arange(sides.height)
+    row[place[inside]] = np.flatnonzero(inside)
     has_quote = pl.col("bid").is_not_null() & pl.col("ask").is_not_null()
     known = sides.select("buy_probability", has_quote.alias("has_quote"))
     found = known.select(pl.all().gather(pl.Series(row).replace(-1, None)))

@@ -18,7 +18,7 @@ from flowlake.datasets.curated import CORPORATE_ACTIONS
 from flowlake.datasets.model import KNOWN_AT, SESSION, Adjust, Dataset
 from flowlake.lake.hashing import data_hash, json_hash
 from flowlake.lake.index import Index
-from flowlake.lake.partitions import InputRecord, Lineage, StoredRows, partition_path, read_partition
+from flowlake.lake.partitions import InputRecord, Lineage, StoredRows, lineage_in, partition_path, read_partition
 from flowlake.lake.store import Store
 
 Loader = Callable[[Dataset, date, tuple[str, ...]], pl.DataFrame]
@@ -80,12 +80,12 @@ class AsOfReader:
         slice is read as a whole.
         """
         ds, entry = wanted.dataset, self._index.get(wanted.dataset, self.session)
-        if entry is None or entry.lineage.rows < least_rows or not self.is_all_known(entry.lineage):
+        if entry is None or entry.lineage.rows < least_rows or wanted.adjust or self.sessions(wanted) != [self.session]:
             return None
-        if wanted.adjust or self.sessions(wanted) != [self.session]:
-            return None
-        body = self._store.read(partition_path(ds, self.session))
-        return StoredRows(ds, self.session, body, entry.lineage.rows, wanted.columns)
+        path = partition_path(ds, self.session)
+        body = self._store.read(path)
+        lineage = lineage_in(body, path)  # of these bytes: another process may have published since the index was made
+        return StoredRows(ds, self.session, body, lineage.rows, wanted.columns) if self.is_all_known(lineage) else None
 
     def _hash(self, ds: Dataset, day: date) -> str:
         entry = self._index.get(ds, day)
@@ -103,9 +103,6 @@ class AsOfReader:
     def _known(self, ds: Dataset, day: date, columns: tuple[str, ...] = ()) -> pl.DataFrame:
         if day > self.session:
             raise LookAheadError(f"{ds.name} {day} lies after session {self.session}", "a step reads sessions up to its own")
-        entry = self._index.get(ds, day)
-        if columns and KNOWN_AT not in columns and entry is not None and self.is_all_known(entry.lineage):
-            return self._load(ds, day, columns)  # of a tape, the moments alone would be tens of millions
         frame = self._load(ds, day, (*columns, KNOWN_AT) if columns else ())
         if frame.height and (frame.get_column(KNOWN_AT) > self.decision_utc).any():
             frame = frame.filter(pl.col(KNOWN_AT) <= self.decision_utc)

@@ -240,8 +240,7 @@ def _execute(task: Task, context: Context, result: StepResult) -> None:
         if decision.source is not None:
             output = raw_output(decision.source.table(), DATASETS[step.writes[0]], session)
         elif decision.reader is not None:
-            stored = _stored(task, decision.reader)
-            inputs: dict[str, Rows] = {**_inputs(task, decision.reader, context, without=stored), **stored}
+            inputs = _rows(task, decision.reader, context)
             if step.sliced and not step.cuts_itself and inputs[step.sliced[0]].height >= large_rows():
                 _run_slices(task, context, result, inputs, seal)
                 return
@@ -348,6 +347,11 @@ def _has_today(record: InputRecord | None, read: Read, session: date) -> bool:
 
 def _is_today(record: InputRecord | None, session: date) -> bool:
     return record is not None and record.last == str(session)
+
+
+def _rows(task: Task, reader: AsOfReader, context: Context) -> dict[str, Rows]:
+    stored = _stored(task, reader)
+    return {**_inputs(task, reader, context, without=stored), **stored}
 
 
 def _stored(task: Task, reader: AsOfReader) -> dict[str, StoredRows]:
