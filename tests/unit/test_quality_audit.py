@@ -242,7 +242,9 @@ def test_failing_rows_are_the_first_of_all_pieces(monkeypatch: pytest.MonkeyPatc
         assert failure.rows["number"].to_list() == list(range(101, 111))
 
 
-def test_a_text_is_judged_once_per_distinct_value(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def names_judged(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many values of `name` Great Expectations is given each time."""
     seen: list[int] = []
     evaluate = Plan.evaluate
 
@@ -252,9 +254,22 @@ def test_a_text_is_judged_once_per_distinct_value(monkeypatch: pytest.MonkeyPatc
         return evaluate(plan, frame)
 
     monkeypatch.setattr(Plan, "evaluate", counting)
+    return seen
+
+
+def test_a_text_is_judged_once_per_distinct_value(names_judged: list[int]) -> None:
     frame = good(40).with_columns(number=pl.int_range(pl.len()))
     assert all(result.success for result in in_pieces(frame, DS, rows=20))
-    assert seen == [1, 1], "the table and the file, two pieces each, have one distinct name"
+    assert names_judged == [1, 1], "the table and the file, two pieces each, have one distinct name"
+
+
+def test_a_text_of_too_many_values_is_judged_by_row(names_judged: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = good(40).with_columns(pl.Series("name", [f"n{'abcdefgh'[i // 5]}" for i in range(40)]))
+    whole = audit(DS, frame, SESSION)
+    assert whole.success
+    monkeypatch.setattr(streaming, "MOST_DISTINCT", 3)
+    assert all(same(other, whole) for other in in_pieces(frame, DS, rows=20))
+    assert names_judged == [20, 20, 20, 20], "two pieces of the table, two of the file, by row"
 
 
 def test_a_number_is_judged_by_its_extremes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,13 +157,9 @@ def _sides(print_no: Int, price: Int, is_leg: Bool, sides: pl.DataFrame | None) 
     """
     probability, age = np.full(print_no.size, UNKNOWN, np.int64), np.full(print_no.size, UNKNOWN, np.int64)
     quoted = np.zeros(print_no.size, np.uint8)
-    if sides is None or sides.is_empty() or not print_no.size:
+    if sides is None:
         return probability, quoted, age
-    there = sides["print_no"].to_numpy().astype(np.int64)
-    first = min(int(there.min()), int(print_no.min()))
-    place = np.full(max(int(there.max()), int(print_no.max())) - first + 1, UNKNOWN, np.int64)
-    place[there - first] = np.arange(there.size)
-    row = place[print_no - first]
+    row = rows_of(print_no, sides)
     known = row >= 0
     row = row[known]
     bid, ask = (_scaled(sides[name], TEN_THOUSANDTHS)[row] for name in ("bid", "ask"))
@@ -178,6 +174,18 @@ def _sides(print_no: Int, price: Int, is_leg: Bool, sides: pl.DataFrame | None) 
     told = _scaled(sides["quote_age_ms"], 1000)[row]
     age[known] = np.where(two_sided, np.where(told >= 0, told, UNDATED), UNKNOWN)
     return probability, quoted, age
+
+
+def rows_of(print_no: Int, sides: pl.DataFrame) -> Int:
+    """The row of `trade_sides` of each print, by its number; `UNKNOWN` where it has none."""
+    there = sides["print_no"].to_numpy().astype(np.int64)
+    if not there.size or not print_no.size:
+        return np.full(print_no.size, UNKNOWN, np.int64)
+    first = min(int(there.min()), int(print_no.min()))
+    row = np.full(max(int(there.max()), int(print_no.max())) - first + 1, UNKNOWN, np.int64)
+    row[there - first] = np.arange(there.size)
+    found: Int = row[print_no - first]
+    return found
 
 
 def _scaled(values: pl.Series, scale: int) -> Int:

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from datetime import date
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 
 from flowlake.core import sessions
@@ -33,6 +32,8 @@ from flowlake.datasets.packets import PACKAGE_STRUCTURES, SINGLE_LEG_STRUCTURES
 from flowlake.datasets.policies import UNREPORTED
 from flowlake.datasets.scored import OTM_DISTANCE
 from flowlake.datasets.slices import Rows, slices
+from flowlake.flow._bursts import UNKNOWN
+from flowlake.flow._tape import rows_of
 from flowlake.flow.profiles import flow_profiles
 from flowlake.flow.tide import flow_minutes, market_tide, minute_sums, with_tides
 from flowlake.flow.units import TEN_THOUSANDTHS, in_units, outwards, scaled
@@ -51,7 +52,8 @@ def flow_factors(inputs: Mapping[str, Rows], session: date) -> Output:
     rows, minutes, venues, profiles = (pl.concat(tables) for tables in zip(*parts, strict=True))
     sectors = inputs["sectors"].slice(0, inputs["sectors"].height) if "sectors" in given else None
     tide = market_tide(minutes, sectors)
-    rows = _per_stock_volume(with_tides(rows, tide, sectors))
+    rows = with_tides(rows, tide, sectors)
+    rows = _per_stock_volume(_with_absent(rows, [column.name for column in FLOW_VALUES] + [*_RATIOS.values(), "stock_volume"]))
     return Output(
         {
             FLOW_FACTORS.name: rows.with_columns(not_available(_reasons(given))).sort("underlying"),
@@ -93,7 +95,6 @@ def _of_some(inputs: Inputs, given: Collection[str], session: date) -> _Made:
     ):
         if part is not None:
             rows = rows.join(part, on="underlying", how="left")
-    rows = _with_absent(rows, [column.name for column in FLOW_VALUES] + [*_RATIOS.values(), "stock_volume"])
     return _Made(rows, minutes, _venue_flow(venues, legs), flow_profiles(minutes, packets))
 
 
@@ -148,7 +149,7 @@ def traded_contracts(inputs: Inputs, session: date) -> pl.DataFrame:
 def signed_prints(trades: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFrame:
     """The prints in the volume, in their order, those that a later message cancelled among them.
 
-    `trades` has `contract_no` beside its columns, and `print_no`, which counts its rows up. Gives `contract_no`; `premium`;
+    `trades` has `contract_no` and `print_no` beside its columns. Gives `contract_no`; `premium`;
     `net_premium` and `net_size`, times (2p - 1), 0 where the side is not known; `known_premium` and `known_size`,
     `quoted_premium`, `reported_premium`, `multi_leg_premium`, `retail_premium`, `retail_known`, `retail_net`: the parts of that
     kind.
@@ -190,15 +191,12 @@ def signed_prints(trades: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFr
 
 def _with_sides(prints: pl.DataFrame, sides: pl.DataFrame | None) -> pl.DataFrame:
     """With `buy_probability` and `has_quote` of `trade_sides`, which may lack prints."""
-    if sides is None or prints.is_empty():
+    if sides is None:
         return prints.with_columns(pl.lit(None, dtype=pl.Float64).alias("buy_probability"), pl.lit(False).alias("has_quote"))
-    place = sides["print_no"].to_numpy().astype(np.int64) - prints["print_no"][0]
-    inside = (place >= 0) & (place < prints.height)
-    row = np.full(prints.height, -1)
-    row[place[inside]] = np.flatnonzero(inside)
+    row = pl.Series(rows_of(prints["print_no"].cast(pl.Int64).to_numpy(), sides)).replace(UNKNOWN, None)
     has_quote = pl.col("bid").is_not_null() & pl.col("ask").is_not_null()
     known = sides.select("buy_probability", has_quote.alias("has_quote"))
-    found = known.select(pl.all().gather(pl.Series(row).replace(-1, None)))
+    found = known.select(pl.all().gather(row))
     return prints.hstack(found.with_columns(pl.col("has_quote").fill_null(False)))
 
 
