@@ -117,9 +117,9 @@ def test_a_person_backfills_two_sessions_and_reads_a_log(page: Page, night: Nigh
 
     last.click()
     expect(page.get_by_text(f"$ flowlake run --session {SESSIONS[-1]} --step ingest").first).to_be_visible(timeout=PAGE_MS)
+    # The log shows the lines in view alone and scrolls to its end by itself: a second line of the table may be gone by then.
     table = page.get_by_text(re.compile(r"ingest_massive_option_trades +│ +1 │"))
     expect(table.first).to_be_visible(timeout=PAGE_MS)
-    expect(page.get_by_text("built", exact=False).first).to_be_visible()
     shoot(page, "4-log")
 
     page.goto(f"{airflow.url}/assets")
