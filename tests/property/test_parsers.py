@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from flowlake.core.errors import BadInputError
 from flowlake.core.sessions import at_et
 from flowlake.datasets.model import Column, Dataset
+from flowlake.datasets.raw_columns import KEPT_FOR
 from flowlake.sources import feeds
 from flowlake.sources.feeds import FEEDS, Feed
 from flowlake.sources.table import EXTRA, ROW
@@ -53,7 +54,7 @@ def cell(column: Column) -> st.SearchStrategy[object]:
 
 
 def file_columns(dataset: Dataset) -> list[Column]:
-    return [column for column in dataset.columns if column.name not in (ROW, EXTRA)]
+    return [column for column in dataset.columns if column.name not in (ROW, EXTRA, KEPT_FOR.name)]
 
 
 def spelled(value: object) -> str:
@@ -93,7 +94,7 @@ def test_a_file_in_any_spelling_gives_its_rows(case: tuple[str, list[dict[str, o
     dataset, rows, extra, body = case
     feed = feed_of(dataset)
     frame = feeds.parse(feed, KEYS[dataset], body)
-    assert frame.schema == pl.Schema({column.name: column.dtype for column in feed.dataset.columns})
+    assert frame.schema == pl.Schema({column.name: column.dtype for column in feed.dataset.columns if column != KEPT_FOR})
     assert frame["row"].to_list() == list(range(len(rows)))
     for column in file_columns(feed.dataset):
         assert frame[column.name].to_list() == [row[column.name] for row in rows]
@@ -131,7 +132,7 @@ def test_a_damaged_file_gives_a_table_or_a_refusal(
         assert outcome.place.startswith(KEYS[dataset])
         assert outcome.cure
     else:
-        assert outcome.columns == feed_of(dataset).dataset.column_names
+        assert outcome.columns == [name for name in feed_of(dataset).dataset.column_names if name != KEPT_FOR.name]
 
 
 @given(st.sampled_from([feed for feed in FEEDS if feed.kind == "reference"]), st.binary(max_size=200))

@@ -20,6 +20,7 @@ from flowlake.datasets import curated as declared
 from flowlake.datasets import raw as raw_declared
 from flowlake.datasets.model import Dataset, Inputs, Output
 from flowlake.sources import feeds
+from unit.vendor_files import kept
 
 RAW = {dataset.name: dataset for dataset in raw_declared.RAW}
 SAMPLE = date(2023, 3, 13)
@@ -51,7 +52,8 @@ def session_inputs(folder: Path, session: date, *keys: str) -> Inputs:
         name, table, file_date = read(folder, key)
         assert file_date == session
         tables.setdefault(name, []).append(table)
-    raw = {name: with_session(RAW[name].conform(pl.concat(parts), session), session) for name, parts in tables.items()}
+    whole = {name: kept(name, pl.concat(parts), session) for name, parts in tables.items()}
+    raw = {name: with_session(RAW[name].conform(table, session), session) for name, table in whole.items()}
     master = checked(contracts(raw, session), declared.CONTRACTS, session)
     return raw | {"contracts": with_session(master, session)}
 

@@ -13,6 +13,7 @@ from flowlake.core.sessions import decision_time, is_session
 from flowlake.datasets.model import KNOWN_AT
 from flowlake.datasets.raw import CORPORATE_ACTIONS_FILE
 from flowlake.sources import feeds
+from unit.vendor_files import kept
 
 NS_0930 = 1_709_649_000_000_000_000  # 2024-03-05 09:30 New York
 
@@ -52,7 +53,9 @@ def real(real_data: Path) -> dict[str, pl.DataFrame]:
         found = feeds.match(key)
         assert found is not None, key
         table = feeds.parse(found.feed, key, (real_data / key).read_bytes())
-        tables[key] = found.feed.dataset.conform(table, found.file_date or date(2021, 3, 31))
+        session = found.file_date or date(2021, 3, 31)
+        whole = kept(found.feed.dataset.name, table, session)
+        tables[key] = found.feed.dataset.conform(whole, session)
     return tables
 
 
@@ -93,7 +96,8 @@ class TestMassive:
         assert trades["participant_timestamp"].null_count() == 0
 
     def test_other_real_files(self, real: dict[str, pl.DataFrame]) -> None:
-        assert real["us_options_opra/quotes_v1/2023/03/2023-03-28.csv.gz"].height == 99
+        quotes = real["us_options_opra/quotes_v1/2023/03/2023-03-28.csv.gz"]
+        assert quotes["row"].to_list() == [0, 98], "the first of the contract and the last; nothing traded"
         minutes = real["us_options_opra/minute_aggs_v1/2015/12/2015-12-28.csv.gz"]
         assert minutes.height == 2
         assert minutes["transactions"].null_count() == 2
@@ -344,6 +348,6 @@ class TestMatch:
                 continue
             table = feeds.parse(found.feed, path.relative_to(real_data).as_posix(), path.read_bytes())
             session = found.file_date if found.file_date and is_session(found.file_date) else date(2023, 8, 3)
-            found.feed.dataset.conform(table, session)
+            found.feed.dataset.conform(kept(found.feed.dataset.name, table, session), session)
             seen[found.feed.dataset.name] = seen.get(found.feed.dataset.name, 0) + 1
         assert len(seen) >= 9, seen

@@ -10,7 +10,9 @@ import pytest
 
 from flowlake.core.errors import BadInputError
 from flowlake.curate.contracts import contracts
+from flowlake.curate.kept_quotes import KeptQuotes
 from flowlake.datasets.model import KNOWN_AT, Dataset, Finding, Output
+from flowlake.datasets.raw_columns import KEPT_FOR
 from flowlake.datasets.registry import DATASETS
 from flowlake.pipeline.plan import producers
 from flowlake.sources import feeds
@@ -39,7 +41,16 @@ def raw_tables(session: date, *files: tuple[str, bytes]) -> dict[str, pl.DataFra
         name, table = parsed(key, body)
         is_whole = KNOWN_AT in table.columns
         tables.setdefault(name, []).append(feeds.as_known(name, table, session) if is_whole else table)
-    return {name: published(DATASETS[name], pl.concat(parts), session) for name, parts in tables.items()}
+    return {name: published(DATASETS[name], kept(name, pl.concat(parts), session), session) for name, parts in tables.items()}
+
+
+def kept(name: str, table: pl.DataFrame, session: date, tapes: Mapping[str, pl.DataFrame] | None = None) -> pl.DataFrame:
+    """What ingest keeps of the rows of a file: all of them, but of quotes those that stand before a print of `tapes`."""
+    if KEPT_FOR not in DATASETS[name].columns:
+        return table
+    quotes = KeptQuotes.of(name, tapes or {}, session)
+    quotes.take(table)
+    return quotes.table()
 
 
 def curated(dataset: str, session: date, raw: Mapping[str, pl.DataFrame]) -> tuple[pl.DataFrame, tuple[Finding, ...]]:

@@ -128,8 +128,7 @@ def _from_chain(source: str, translate: Translate, raw: pl.DataFrame, master: pl
 
 def _last_quotes(quotes: pl.DataFrame, about: Subject, master: pl.DataFrame, session: date) -> _Curated:
     """Of each contract the last quote at or before the close."""
-    # Quotes with one timestamp and no sequence number have no order: the content breaks the tie.
-    order = ["sip_timestamp", "sequence_number", "bid_price", "ask_price", "bid_size", "ask_size", "row"]
+    order = ["sip_timestamp", "sequence_number", "row"]  # that of `datasets.sides.QUOTE_SOURCES`, by which quotes were kept
     last = (
         quotes.filter(pl.col("sip_timestamp") <= nanoseconds(close_utc(session)))
         .sort("ticker", *order, nulls_last=False)

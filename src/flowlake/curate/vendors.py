@@ -89,6 +89,8 @@ PRINTS: Mapping[str, Translate] = {
     "datashop_option_trades": _datashop_prints,
     "thetadata_option_trades": _thetadata_prints,
 }
+PRINT_TIME_COLUMNS = {"massive_option_trades": ("ticker", "sip_timestamp")}
+"""What of a tape tells which contracts traded when, where that is less than all of it."""
 WITHOUT_CONDITIONS = frozenset({"databento_option_trades"})
 """Vendors that give no sale condition at all."""
 

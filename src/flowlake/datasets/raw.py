@@ -12,7 +12,7 @@ import polars as pl
 
 from flowlake.datasets.checks import Between, Matches, OneOf
 from flowlake.datasets.model import Column, Dataset, KnownAsStated, KnownAt, KnownAtClose, KnownNextMorning, Layer
-from flowlake.datasets.raw_columns import AFTER_CLOSE, EXTRA, OPTION_TICKER, ROW, SECTOR_NAME, integer, moment, text
+from flowlake.datasets.raw_columns import AFTER_CLOSE, EXTRA, KEPT_FOR, OPTION_TICKER, ROW, SECTOR_NAME, integer, moment, text
 from flowlake.datasets.raw_vendors import VENDORS
 
 
@@ -73,7 +73,10 @@ MASSIVE_OPTION_TRADES = Dataset(
 MASSIVE_OPTION_QUOTES = Dataset(
     name="massive_option_quotes",
     layer=Layer.RAW,
-    doc="Massive flat file of OPRA quotes (the NBBO). A full day is over 100 GB: meant for selected contracts.",
+    doc=(
+        "Massive flat file of OPRA quotes (the NBBO), of which the first of each contract, the last before each print and the last "
+        "of the session are kept. The file is read past and never stored."
+    ),
     grain=("row",),
     columns=(
         _OPTION,
@@ -85,11 +88,12 @@ MASSIVE_OPTION_QUOTES = Dataset(
         _number("bid_size", "Size at the bid.", "contracts"),
         integer("sequence_number", "Sequence number of the feed.", nullable=True),
         moment("sip_timestamp", "Time at the securities information processor."),
+        KEPT_FOR,
         ROW,
         EXTRA,
     ),
     sort_by=("ticker", "sip_timestamp", "row"),
-    known=KnownAt("sip_timestamp"),
+    known=KnownAt("kept_for"),
     retention_sessions=20,
 )
 MASSIVE_OPTION_MINUTE = _bars(

@@ -10,6 +10,14 @@ from flowlake.datasets.checks import Between, Matches, Severity
 from flowlake.datasets.model import Column, Dataset, Knowledge, KnownAtClose, Layer
 
 ROW = Column("row", pl.Int64(), "Zero-based data row in the vendor's file.", checks=(Between(0),))
+KEPT_FOR = Column(
+    "kept_for",
+    pl.Int64(),
+    "The moment that the quote is kept for: of the first print after it, or just after the close; its own for the first quote of a "
+    "contract.",
+    unit="ns since 1970, UTC",
+)
+"""Of raw tables that keep a part of their file, see `curate.kept_quotes`."""
 EXTRA = Column("extra", pl.String(), "Columns that are not declared, as a JSON object.", nullable=True)
 OPTION_TICKER = Matches(r"^O:[A-Z0-9.]{1,9}[0-9]{6}[CP][0-9]{8}$", severity=Severity.WARNING)
 """A ticker that breaks it is rejected row by row when contracts are parsed; raw keeps it."""

@@ -8,7 +8,7 @@ import polars as pl
 
 from flowlake.datasets.checks import OneOf
 from flowlake.datasets.model import Column, KnownAt
-from flowlake.datasets.raw_columns import AFTER_CLOSE, ROW, count, integer, moment, price, table, text
+from flowlake.datasets.raw_columns import AFTER_CLOSE, KEPT_FOR, ROW, count, integer, moment, price, table, text
 
 _PUBLISHER = integer("publisher_id", "Databento's id of the venue; 30 is the consolidated feed.")
 _INSTRUMENT = integer("instrument_id", "Databento's id of the contract, valid within the day alone.")
@@ -49,16 +49,18 @@ DATABENTO_OPTION_TRADES = table(
 )
 DATABENTO_OPTION_QUOTES = table(
     "databento_option_quotes",
-    "Databento's consolidated quote of OPRA at the end of each second or minute (schema cbbo-1s or cbbo-1m).",
+    "Databento's consolidated quote of OPRA at the end of each second or minute (schema cbbo-1s or cbbo-1m), of which the "
+    "first of each contract, the last before each print and the last of the session are kept.",
     (
         _INSTRUMENT,
         _PUBLISHER,
         moment("ts_recv", "End of the interval: the quote is in force then."),
         moment("ts_event", "Time of the last trade; null before the first.", nullable=True),
         *_TOP,
+        KEPT_FOR,
         ROW,
     ),
-    KnownAt("ts_recv"),
+    KnownAt("kept_for"),
     clock=("ts_recv",),
     retention_sessions=20,
 )

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -193,12 +194,11 @@ class Decision:
 def decide(task: Task, context: Context, result: StepResult) -> Decision:
     """Compare the task's inputs and versions with what the lake recorded. Fetches a source object only if it is new."""
     step, session = task.step, task.session
-    source = reader = None
+    source = None
+    reader = _reader(task, context)
     if step.is_ingest:
-        if context.shared:
-            context.index.note(DATASETS[step.writes[0]], session)
         try:
-            source = context.ingester.look(task.objects, session, result)
+            source = context.ingester.look(task.objects, session, result, partial(_inputs, task, reader, context))
         except BadInputError:
             result.inputs_key = json_hash([step.name, step.version, context.ingester.hashes(task.objects)])
             if not context.options.retry and (refusal := context.held(step, session, result.inputs_key)):
@@ -208,13 +208,10 @@ def decide(task: Task, context: Context, result: StepResult) -> Decision:
             return Decision("absent", "the bucket has no file for it")
         if source.says_nothing and not any(_entries(step, session, context)):
             return Decision("absent", "no row of the file was known by then")
-        records = source.records
-    else:
-        reader = _reader(task, context)
-        gathered = _gather(task, reader, context)
-        if isinstance(gathered, str):
-            return Decision("blocked", gathered)
-        records = gathered
+    gathered = _gather(task, reader, context)
+    if isinstance(gathered, str):
+        return Decision("blocked", gathered)
+    records = gathered if source is None else (*source.records, *gathered)
     key = inputs_key(step, records)
     served = [entry.lineage.inputs_key if entry else "" for entry in _entries(step, session, context)]
     if all(found == key for found in served):

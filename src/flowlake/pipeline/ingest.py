@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, TypeVar
 import polars as pl
 
 from flowlake.core.errors import BadInputError, UsageError
+from flowlake.core.events import emit
 from flowlake.core.sessions import decision_time, is_session, next_session, sessions_between
 from flowlake.core.settings import Settings
+from flowlake.curate.kept_quotes import KeptQuotes
 from flowlake.datasets.batch import Batch, Stream, WholeTableNeededError, part, to_frame
 from flowlake.datasets.checks import Severity
-from flowlake.datasets.model import KNOWN_AT, Dataset, Finding, Output
+from flowlake.datasets.model import KNOWN_AT, Dataset, Finding, Inputs, Output
 from flowlake.datasets.raw import RAW
 from flowlake.lake.hashing import data_hash
 from flowlake.lake.partitions import InputRecord
@@ -28,6 +31,8 @@ from flowlake.sources.bucket import Bucket, Download, ObjectInfo, open_bucket
 if TYPE_CHECKING:
     from flowlake.pipeline.execute import StepResult
 
+log = logging.getLogger("flowlake")
+
 MANY_FILES = frozenset(feed.dataset.name for feed in feeds.FEEDS if feed.many)
 """Raw datasets with several files a session, such as one per underlying."""
 DOUBLED_RATIO = 1.9
@@ -35,6 +40,8 @@ DOUBLED_MIN_ROWS = 100
 DOUBLED_TICKERS = 500
 DOUBLED_ROWS = 50_000
 """Tickers and rows, the first of the partition, that are compared: enough to be sure, few enough to cost nothing on a full tape."""
+_TELL_ROWS = 50_000_000
+"""Quotes after which a reader of hours says that it goes on."""
 _RAW = {ds.name: ds for ds in RAW}
 Key = TypeVar("Key")
 
@@ -159,20 +166,19 @@ class Ingester:
         self._shas: dict[tuple[str, str], str] = {}
         self._scratch: Scratch | None = None
 
-    def look(self, objects: tuple[SourceObject, ...], session: date, result: StepResult) -> Source | None:
-        """What feeds the partition, fetched as far as needed to tell whether it changed; None where nothing feeds it."""
+    def look(
+        self, objects: tuple[SourceObject, ...], session: date, result: StepResult, tapes: Callable[[], Inputs]
+    ) -> Source | None:
+        """What feeds the partition, fetched as far as needed to tell whether it changed; None where nothing feeds it.
+
+        `tapes` reads the session's prints, which tell the quotes that are kept.
+        """
         if not objects:
             return None
         if objects[0].file_date is None:
             return self._reference_source(objects, session, result)
-        limit = self._settings.max_object_mb
-        if large := [o for o in objects if o.size > limit * 1_000_000]:
-            raise BadInputError(
-                large[0].key,
-                "too_large",
-                f"{large[0].size / 1e6:,.0f} MB, and the limit is {limit} MB: tables are read whole into memory",
-                f"leave it out with FLOWLAKE_SKIP_FEEDS={large[0].dataset}, or raise FLOWLAKE_MAX_OBJECT_MB on a large machine",
-            )
+        if large := [o for o in objects if self._is_too_large(o)]:
+            raise self._too_large(large[0], "tables are read whole into memory")
         if len(objects) > 1 and objects[0].dataset not in MANY_FILES:
             raise BadInputError(
                 f"{objects[0].dataset} {session}",
@@ -182,10 +188,44 @@ class Ingester:
             )
         records = tuple(self._record(o, session, result) for o in objects)
         feed, day = _feed(objects[0].key), objects[0].file_date
+        if (pieces := feed.pieces) is not None:
+            return Source(records, lambda: self._quotes(objects[0], pieces, session, result, tapes()))
         batches = None
         if (read := feed.batches) is not None and len(objects) == 1:
             batches = lambda: read(self._downloaded(objects[0], result).path, day)  # noqa: E731
         return Source(records, lambda: self._session_table(objects, result), batches)
+
+    def _is_too_large(self, o: SourceObject) -> bool:
+        """Quotes are read piece by piece, and may be as large as they are."""
+        return o.size > self._settings.max_object_mb * 1_000_000 and _feed(o.key).pieces is None
+
+    def _too_large(self, o: SourceObject, why: str) -> BadInputError:
+        return BadInputError(
+            o.key,
+            "too_large",
+            f"{o.size / 1e6:,.0f} MB, and the limit is {self._settings.max_object_mb} MB: {why}",
+            f"leave it out with FLOWLAKE_SKIP_FEEDS={o.dataset}, or raise FLOWLAKE_MAX_OBJECT_MB on a large machine",
+        )
+
+    def _quotes(self, o: SourceObject, read: feeds.PieceReader, session: date, result: StepResult, tapes: Inputs) -> pl.DataFrame:
+        """Of a file of quotes those that are worth keeping."""
+        kept = KeptQuotes.of(o.dataset, tapes, session)
+        told = 0
+        try:
+            for piece in read(self._downloaded(o, result).path, session):
+                kept.take(piece)
+                if kept.taken - told >= _TELL_ROWS:
+                    told = kept.taken
+                    emit("quotes_read", key=o.key, session=session, rows=kept.taken)
+        except WholeTableNeededError as error:
+            if o.size > self._settings.max_object_mb * 1_000_000:
+                raise self._too_large(o, f"it cannot be read piece by piece ({error})") from None
+            log.info("%s is read as a whole: %s", o.key, error)
+            kept = KeptQuotes.of(o.dataset, tapes, session)
+            kept.take(self._parsed(o, result))
+        table = kept.table()
+        emit("quotes_kept", key=o.key, session=session, rows=kept.taken, kept=table.height)
+        return table
 
     def _record(self, o: SourceObject, session: date, result: StepResult) -> InputRecord:
         return InputRecord(f"bucket:{o.key}", str(session), str(session), o.sha256 or self._downloaded(o, result).sha256)
@@ -218,8 +258,7 @@ class Ingester:
         A failure is left for the step that needs the object to report.
         """
         had = {*self._downloads, *self._shas}
-        limit = self._settings.max_object_mb * 1_000_000
-        wanted = [o for o in objects if not o.sha256 and (o.key, o.etag) not in had and o.size <= limit]
+        wanted = [o for o in objects if not o.sha256 and (o.key, o.etag) not in had and not self._is_too_large(o)]
         if not wanted:
             return
         bucket, folder = self._open()

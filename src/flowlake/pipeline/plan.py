@@ -22,6 +22,7 @@ from flowlake.datasets.hits import BASELINE_SESSIONS, PACKET_COLUMNS
 from flowlake.datasets.modules import MODULE_SESSIONS
 from flowlake.datasets.offexchange import ACCUMULATION_SESSIONS, LINK_SESSIONS
 from flowlake.datasets.raw import RAW
+from flowlake.datasets.raw_columns import KEPT_FOR
 from flowlake.datasets.sides import PRINT_COLUMNS, QUOTE_SOURCES
 from flowlake.datasets.volatility import NODES, RANK_SESSIONS
 from flowlake.pipeline.step import Read, Stage, Step, Streamed
@@ -33,17 +34,21 @@ RECENT = 20
 LONGEST_HORIZON = 5
 
 
-_INGEST_VERSIONS = dict.fromkeys(
-    (
-        *("massive_option_trades", "massive_option_quotes", "massive_stock_trades", "databento_option_trades"),
-        *("databento_option_quotes", "databento_statistics", "databento_definitions"),
-    ),
-    2,
-)
+_INGEST_VERSIONS = {
+    **dict.fromkeys(("massive_option_trades", "massive_stock_trades", "databento_option_trades"), 2),
+    **dict.fromkeys(("databento_statistics", "databento_definitions"), 2),
+    **dict.fromkeys(("massive_option_quotes", "databento_option_quotes"), 3),
+}
+_RAW_PRINTS = tuple(Read(name, columns=vendors.PRINT_TIME_COLUMNS.get(name, ())) for name in vendors.PRINTS)
+
+
+_KEPT_QUOTES = frozenset(ds.name for ds in RAW if KEPT_FOR in ds.columns)
 
 
 def _ingest(dataset: str) -> Step:
-    return Step(f"ingest_{dataset}", Stage.INGEST, _INGEST_VERSIONS.get(dataset, 1), "", (), (dataset,))
+    """Of quotes those are kept that stand before a print, so the tapes come first."""
+    reads = _RAW_PRINTS if dataset in _KEPT_QUOTES else ()
+    return Step(f"ingest_{dataset}", Stage.INGEST, _INGEST_VERSIONS.get(dataset, 1), "", reads, (dataset,))
 
 
 def _curate(name: str, function: str, *reads: Read, any_of: tuple[str, ...] = (), version: int = 1) -> Step:
@@ -86,7 +91,7 @@ _PRINTS = Read(
 """The tape is the largest partition: only what factors look at."""
 
 STEPS: tuple[Step, ...] = (
-    *(_ingest(ds.name) for ds in RAW),
+    *(_ingest(ds.name) for ds in sorted(RAW, key=lambda ds: ds.name in _KEPT_QUOTES)),
     _curate("sessions", "sessions:sessions"),
     _curate(
         "corporate_actions",
@@ -125,7 +130,7 @@ STEPS: tuple[Step, ...] = (
         any_of=tuple(vendors.MINUTE_BARS),
     ),
     _curate("option_bars_1d", "bars:option_bars_1d", *_vendors(vendors.DAY_BARS), _CONTRACTS, any_of=tuple(vendors.DAY_BARS)),
-    _curate("option_quotes_eod", "quotes:option_quotes_eod", *_vendors(_QUOTES), _CONTRACTS, any_of=_QUOTES),
+    _curate("option_quotes_eod", "quotes:option_quotes_eod", *_vendors(_QUOTES), _CONTRACTS, any_of=_QUOTES, version=2),
     _curate("open_interest", "open_interest:open_interest", *_vendors(_OPEN_INTEREST), _CONTRACTS, any_of=_OPEN_INTEREST),
     _curate("equity_bars_1m", "bars:equity_bars_1m", *_vendors(_STOCK_MINUTES), any_of=_STOCK_MINUTES),
     _curate("equity_bars_1d", "bars:equity_bars_1d", Read("massive_stock_day", required=True)),

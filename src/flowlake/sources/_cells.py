@@ -82,6 +82,31 @@ def cell_ends(buffer: Bytes, cells: int, ends: Ends) -> int:
     return lines
 
 
+# --- Texts -------------------------------------------------------------------------------------------------------------------
+
+
+@inlined
+def unquoted(buffer: Bytes, start: Any, stop: Any) -> Any:
+    """Where the text of a cell begins and ends; a quote that opens and does not close stays and is met as an unusual byte."""
+    if stop - start >= 2 and buffer[start] == QUOTE and buffer[stop - 1] == QUOTE:
+        return start + 1, stop - 1
+    return start, stop
+
+
+@inlined
+def is_again(buffer: Bytes, at: Any, text: Bytes, first: Any, length: Any) -> bool:
+    """Whether the `length` bytes at `at` are those of `text` from `first` on."""
+    i = 0
+    while i + WORD <= length:
+        if word_at(buffer, at + i) != word_at(text, first + i):
+            return False
+        i += WORD
+    if i == length:
+        return True
+    shift = np.uint64(64 - 8 * (length - i))
+    return bool((word_at(buffer, at + i) ^ word_at(text, first + i)) << shift == _NONE)
+
+
 # --- Numbers, by words of eight bytes: a loop over single bytes is bound by its branches -----------------------------------------
 
 

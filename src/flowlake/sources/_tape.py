@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flowlake.quant._compile import inlined, kernel, part
 from flowlake.quant._instructions import WORD, word_at
-from flowlake.sources._cells import QUOTE, Ends, cell_ends, decimals, integers
+from flowlake.sources._cells import QUOTE, Ends, cell_ends, decimals, integers, is_again, unquoted
 
 Bytes = NDArray[np.uint8]
 
@@ -103,14 +103,6 @@ def _key_slot(key: Any) -> Any:
     return np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(52))
 
 
-@inlined
-def _unquoted(buffer: Bytes, start: Any, stop: Any) -> Any:
-    """Where the text of a cell begins and ends; a quote that opens and does not close stays and is met as an unusual byte."""
-    if stop - start >= 2 and buffer[start] == QUOTE and buffer[stop - 1] == QUOTE:
-        return start + 1, stop - 1
-    return start, stop
-
-
 @part
 def _texts(buffer: Bytes, ends: Ends, cell: int, cells: int, codes: NDArray[np.int32], words: tuple[Any, ...]) -> bool:
     """The codes of a column of texts. Cells of less than a word are found again by their bytes, without a loop."""
@@ -129,7 +121,7 @@ def _texts(buffer: Bytes, ends: Ends, cell: int, cells: int, codes: NDArray[np.i
             if keys[slot] == key:
                 codes[row] = key_codes[slot]
                 continue
-        first, last = _unquoted(buffer, start, start + length)
+        first, last = unquoted(buffer, start, start + length)
         code = _coded(buffer, first, last, text, lengths, slots, count)
         if code < -1:
             return False
@@ -138,20 +130,6 @@ def _texts(buffer: Bytes, ends: Ends, cell: int, cells: int, codes: NDArray[np.i
             keys[_key_slot(key)] = key
             key_codes[_key_slot(key)] = code
     return True
-
-
-@inlined
-def _is_again(buffer: Bytes, at: Any, text: Bytes, first: Any, length: Any) -> bool:
-    """Whether the `length` bytes at `at` are those of `text` from `first` on."""
-    i = 0
-    while i + WORD <= length:
-        if word_at(buffer, at + i) != word_at(text, first + i):
-            return False
-        i += WORD
-    if i == length:
-        return True
-    shift = np.uint64(64 - 8 * (length - i))
-    return bool((word_at(buffer, at + i) ^ word_at(text, first + i)) << shift == _NONE)
 
 
 @inlined
@@ -187,9 +165,9 @@ def _tickers(
         start = np.int64(ends[k]) + 1
         length = np.int64(ends[k + 1]) - start
         k += cells
-        if length == before > 0 and _is_again(buffer, start, text, first, length):
+        if length == before > 0 and is_again(buffer, start, text, first, length):
             continue
-        start, stop = _unquoted(buffer, start, start + length)
+        start, stop = unquoted(buffer, start, start + length)
         length = stop - start
         if length == 0 or length > TEXT_BYTES:
             return False

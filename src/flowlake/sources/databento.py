@@ -6,8 +6,10 @@ name keeps its row, under a ticker that curation rejects. Records are read as ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import databento_dbn as dbn
@@ -17,8 +19,10 @@ import pyarrow as pa
 
 from flowlake.core.errors import BadInputError
 from flowlake.datasets import raw_databento
+from flowlake.datasets.batch import WholeTableNeededError
 from flowlake.datasets.model import Dataset
 from flowlake.sources.contracts import check_days, check_moments, confirmed_ticker, ticker_of_occ
+from flowlake.sources.pieces import Dated
 from flowlake.sources.table import as_declared
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -27,6 +31,8 @@ _PREFIX = 8
 """`DBN`, the version, and the length of the metadata that follows."""
 _WORD = 4
 """A record counts its length in words of four bytes."""
+PIECE_RECORDS = 1_000_000
+_QUOTES = ("cbbo-1s", "cbbo-1m")
 _UNDEFINED_PRICE = 2**63 - 1
 _CURE_FETCH = "download the file again, as DBN with zstd compression"
 
@@ -75,10 +81,51 @@ def option_trades(key: str, body: bytes, file_date: date | None) -> pl.DataFrame
 
 
 def option_quotes(key: str, body: bytes, file_date: date | None) -> pl.DataFrame:
-    """Raw table `databento_option_quotes` of one file of the schema cbbo-1s or cbbo-1m; errors as `option_trades`."""
-    _, records, tickers = _read(key, body, file_date, ("cbbo-1s", "cbbo-1m"))
+    """All rows of a file of the schema cbbo-1s or cbbo-1m, with the columns of `databento_option_quotes` but `kept_for`; errors as
+    `option_trades`."""
+    _, records, tickers = _read(key, body, file_date, _QUOTES)
+    return _of_date(key, _quotes(records, tickers), "ts_recv", file_date, raw_databento.DATABENTO_OPTION_QUOTES)
+
+
+def option_quote_pieces(path: Path, file_date: date, piece_records: int = PIECE_RECORDS) -> Iterator[pl.DataFrame]:
+    """The same from a file on disk, some rows at a time.
+
+    Raises WholeTableNeededError, after pieces were given too, where anything is wrong: `option_quotes` tells what.
+    """
+    day = Dated("ts_recv", file_date)
+    rows = 0
+    try:
+        with _opened(path) as stream:
+            head = stream.read(_PREFIX)
+            head += stream.read(int.from_bytes(head[4:], "little"))
+            schema, layout, metadata, _ = _described(path.name, head, _QUOTES)
+            symbols = _named(path.name, metadata, file_date)
+            while block := stream.read(piece_records * layout.itemsize):
+                records = _records(path.name, memoryview(block), schema, layout)
+                piece = as_declared(
+                    _quotes(records, _looked_up(records["instrument_id"], symbols)), raw_databento.DATABENTO_OPTION_QUOTES
+                )
+                yield day.checked(piece.with_columns(pl.col("row") + rows))
+                rows += piece.height
+    except (BadInputError, OSError) as error:
+        raise WholeTableNeededError(f"in what follows row {rows:,}: {error}") from error
+    if not rows:
+        raise WholeTableNeededError("the file has no record")
+    day.check()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file:
+        is_packed = file.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
+        file.seek(0)
+        with pa.input_stream(file, compression="zstd" if is_packed else None) as stream:
+            yield stream
+
+
+def _quotes(records: _Records, tickers: pl.Series) -> pl.DataFrame:
     columns = {"ts_recv": _moments(records["ts_recv"]), "ts_event": _moments(records["ts_event"]), **_top(records)}
-    return _of_date(key, _frame(records, tickers, columns), "ts_recv", file_date, raw_databento.DATABENTO_OPTION_QUOTES)
+    return _frame(records, tickers, columns)
 
 
 def option_minute(key: str, body: bytes, file_date: date | None) -> pl.DataFrame:
@@ -151,6 +198,15 @@ def _read(
     `wrong_version`, `truncated_record`, `mixed_records`, `no_symbols`.
     """
     data = _decompressed(key, body)
+    schema, layout, metadata, start = _described(key, data, schemas)
+    records = _records(key, memoryview(data)[start:], schema, layout)
+    if not needs_symbols:
+        return schema, records, pl.Series(dtype=pl.String)
+    return schema, records, _looked_up(records["instrument_id"], _named(key, metadata, file_date))
+
+
+def _described(key: str, data: bytes, schemas: tuple[str, ...]) -> tuple[str, np.dtype[Any], Any, int]:
+    """What the header says: the schema, how a record lies in memory, the header itself, and where the records begin."""
     version, metadata, start = _metadata(key, data)
     schema = str(metadata.schema)
     if metadata.dataset != DATASET:
@@ -158,14 +214,17 @@ def _read(
     if schema not in schemas:
         what = f"the file holds the schema {schema}, expected {' or '.join(schemas)}"
         raise BadInputError(key, "wrong_schema", what, "put the file under the key of its own schema")
-    records = _records(key, memoryview(data)[start:], schema, _layout(schema, version), metadata.ts_out)
-    if not needs_symbols:
-        return schema, records, pl.Series(dtype=pl.String)
+    layout = _layout(schema, version)
+    return schema, np.dtype([*layout.descr, ("ts_out", "<u8")]) if metadata.ts_out else layout, metadata, start
+
+
+def _named(key: str, metadata: Any, file_date: date | None) -> dict[int, str]:
+    """The symbols of the header by their ids."""
     symbols = _symbols(metadata, file_date)
     if not symbols:
         what = "the header names no contract for the ids of its records"
         raise BadInputError(key, "no_symbols", what, "download the file with symbols resolved (stype_out instrument_id)")
-    return schema, records, _looked_up(records["instrument_id"], symbols)
+    return symbols
 
 
 def _decompressed(key: str, body: bytes) -> bytes:
@@ -195,11 +254,9 @@ def _metadata(key: str, data: bytes) -> tuple[int, Any, int]:
         raise BadInputError(key, "not_dbn", f"the header cannot be read ({error})", _CURE_FETCH) from error
 
 
-def _records(key: str, data: memoryview, schema: str, layout: np.dtype[Any], has_ts_out: bool) -> _Records:
+def _records(key: str, data: memoryview, schema: str, layout: np.dtype[Any]) -> _Records:
     if not len(data):
         raise BadInputError(key, "empty_file", "the file has a header and no record", _CURE_FETCH)
-    if has_ts_out:
-        layout = np.dtype([*layout.descr, ("ts_out", "<u8")])
     size = layout.itemsize
     whole = len(data) // size
     records = np.frombuffer(data[: whole * size], dtype=layout)

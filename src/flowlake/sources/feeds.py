@@ -34,6 +34,8 @@ __all__ = ["FEEDS", "Feed", "FeedMatch", "as_known", "match", "parse"]
 Parser = Callable[[str, bytes, date | None], pl.DataFrame]
 BatchParser = Callable[[Path, date], Iterator[Batch]]
 """Reads a file in batches of its dataset's order; raises WholeTableNeededError where that is not enough."""
+PieceReader = Callable[[Path, date], Iterator[pl.DataFrame]]
+"""Reads a file some rows at a time, in the file's order; raises as `BatchParser`."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Feed:
     """A session may have several files, such as one per underlying; otherwise a second file is refused."""
     batches: BatchParser | None = None
     """For files too large to be held; `parse` reads the same table, and takes those that this cannot."""
+    pieces: PieceReader | None = None
+    """For quotes, of which the lake keeps those that stand before a print: the same rows as `parse`, some at a time."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,10 @@ FEEDS = (
         _daily("us_options_opra/trades_v1", raw.MASSIVE_OPTION_TRADES, massive.option_trades),
         batches=massive.option_trade_batches,
     ),
-    _daily("us_options_opra/quotes_v1", raw.MASSIVE_OPTION_QUOTES, massive.option_quotes),
+    replace(
+        _daily("us_options_opra/quotes_v1", raw.MASSIVE_OPTION_QUOTES, massive.option_quotes),
+        pieces=massive.option_quote_pieces,
+    ),
     _daily("us_options_opra/minute_aggs_v1", raw.MASSIVE_OPTION_MINUTE, massive.option_minute),
     _daily("us_options_opra/day_aggs_v1", raw.MASSIVE_OPTION_DAY, massive.option_day),
     _daily("us_stocks_sip/trades_v1", raw.MASSIVE_STOCK_TRADES, massive.stock_trades),
@@ -139,7 +146,10 @@ FEEDS = (
     _reference(r"lean/map_files/[A-Za-z0-9._-]+", raw.LEAN_EVENTS, lean.map_events),
     _reference("lean/interest-rate", raw.LEAN_INTEREST_RATE, lean.interest_rate),
     *_databento("trades|tbbo|tcbbo", raw_databento.DATABENTO_OPTION_TRADES, databento.option_trades),
-    *_databento("cbbo-1s|cbbo-1m", raw_databento.DATABENTO_OPTION_QUOTES, databento.option_quotes),
+    *(
+        replace(feed, pieces=databento.option_quote_pieces)
+        for feed in _databento("cbbo-1s|cbbo-1m", raw_databento.DATABENTO_OPTION_QUOTES, databento.option_quotes)
+    ),
     *_databento("ohlcv-1m", raw_databento.DATABENTO_OPTION_MINUTE, databento.option_minute),
     *_databento("ohlcv-1d", raw_databento.DATABENTO_OPTION_DAY, databento.option_day),
     *_databento("statistics", raw_databento.DATABENTO_STATISTICS, databento.statistics),
@@ -185,7 +195,8 @@ def match(key: str) -> FeedMatch | None:
 
 
 def parse(feed: Feed, key: str, body: bytes) -> pl.DataFrame:
-    """The raw table of one object: the declared columns of `feed.dataset`, with `known_at_utc` unless `feed.kind` is `session`.
+    """The raw table of one object: the declared columns of `feed.dataset`, with `known_at_utc` unless `feed.kind` is `session`, and
+    without `kept_for` where there is `feed.pieces`.
 
     Raises BadInputError naming key, row and what is wrong.
     """

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import polars as pl
 
+from flowlake.core.errors import BadInputError
 from flowlake.datasets import raw
-from flowlake.datasets.batch import Batch
+from flowlake.datasets.batch import Batch, WholeTableNeededError
 from flowlake.datasets.model import Dataset
-from flowlake.sources import tape
+from flowlake.sources import quote_rows, tape
 from flowlake.sources.contracts import check_moments
+from flowlake.sources.pieces import SHEET_BYTES, Dated, sheets
 from flowlake.sources.table import as_declared, read_columns
 
 
@@ -35,8 +37,27 @@ def option_trade_batches(path: Path, file_date: date) -> Iterator[Batch]:
 
 
 def option_quotes(key: str, body: bytes, file_date: date | None) -> pl.DataFrame:
-    """Raw table `massive_option_quotes`; errors as `option_trades`."""
+    """All rows of the file, with the columns of `massive_option_quotes` but `kept_for`; errors as `option_trades`."""
     return _session_table(key, body, file_date, raw.MASSIVE_OPTION_QUOTES, "sip_timestamp")
+
+
+def option_quote_pieces(path: Path, file_date: date, sheet_bytes: int = SHEET_BYTES) -> Iterator[pl.DataFrame]:
+    """The same from a file on disk, some rows at a time, whatever their order.
+
+    Raises WholeTableNeededError, after pieces were given too, where anything is wrong: `option_quotes` tells what.
+    """
+    day = Dated("sip_timestamp", file_date)
+    rows = 0
+    for sheet in sheets(tape.inflated(tape.pieces_of_file(path)), sheet_bytes):
+        try:
+            piece = quote_rows.read(sheet)
+            if piece is None:
+                piece = option_quotes(path.name, sheet, None)
+        except BadInputError as error:
+            raise WholeTableNeededError(f"in what follows row {rows:,}: {error}") from error
+        yield day.checked(piece.with_columns(pl.col("row") + rows))
+        rows += piece.height
+    day.check()
 
 
 def option_minute(key: str, body: bytes, file_date: date | None) -> pl.DataFrame:

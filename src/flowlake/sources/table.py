@@ -18,10 +18,12 @@ from polars.exceptions import PolarsError
 
 from flowlake.core.errors import BadInputError
 from flowlake.datasets.model import Column, Dataset
+from flowlake.datasets.raw_columns import KEPT_FOR
 from flowlake.sources.text import plain_text
 
 ROW = "row"
 EXTRA = "extra"
+_NOT_IN_FILES = frozenset({ROW, EXTRA, KEPT_FOR.name})
 _CURE_FILE = "fetch the object again; if it stays so, ask who publishes the file to correct it"
 _CURE_VALUE = "correct the value in the file and publish it again under the same key"
 
@@ -54,7 +56,7 @@ def read_columns(
     Raises BadInputError with the rules of `sources.text`, and `empty_file`, `wrong_header`, `missing_column`,
     `duplicate_column`, `ragged_row`, `malformed_csv`, `bad_number`, `bad_date`, `bad_time`, `missing_value`.
     """
-    wanted = tuple(column for column in columns if column.name not in (ROW, EXTRA))
+    wanted = tuple(column for column in columns if column.name not in _NOT_IN_FILES)
     text = plain_text(key, body)
     data = _end_of_line(text, lines_above_header + 1)
     if data == len(text) and not may_be_empty:
@@ -72,8 +74,8 @@ def read_bare_columns(key: str, body: bytes, columns: Sequence[Column]) -> pl.Da
 
 
 def as_declared(frame: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
-    """The columns that `dataset` declares, in its order, without `known_at_utc` and `session`."""
-    return frame.select(pl.col(column.name).cast(column.dtype) for column in dataset.columns)
+    """The columns that `dataset` declares, in its order, without `known_at_utc`, `session` and what no file has."""
+    return frame.select(pl.col(column.name).cast(column.dtype) for column in dataset.columns if column != KEPT_FOR)
 
 
 def _end_of_line(text: bytes, count: int) -> int:

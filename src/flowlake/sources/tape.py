@@ -68,7 +68,7 @@ def option_trades(pieces: Iterable[bytes], file_date: date | None) -> Iterator[B
     rows = _Rows()
     first, after = (0, 0) if file_date is None else (midnight_ns(file_date), midnight_ns(file_date + timedelta(days=1)))
     inside = total = 0
-    for lines in _whole_lines(_inflated(pieces)):
+    for lines in _whole_lines(inflated(pieces)):
         if not rows.has_layout:
             lines = rows.take_header(lines)
         rows.read(lines)
@@ -93,7 +93,7 @@ def _between(batch: Batch, first: int, after: int) -> int:
     return int(np.count_nonzero((moments >= first) & (moments < after)))
 
 
-def _inflated(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def inflated(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Text from plain or gzipped pieces, members one after the other, each with its checksum verified."""
     source = iter(pieces)
     head = next(source, b"")

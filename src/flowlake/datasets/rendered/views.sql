@@ -36,6 +36,7 @@ CREATE OR REPLACE VIEW "massive_option_quotes" AS SELECT
   "bid_size",
   "sequence_number",
   "sip_timestamp",
+  "kept_for",
   "row",
   "extra",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
@@ -50,6 +51,7 @@ FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE)
   'bid_size': {name: 'bid_size', type: 'DOUBLE', default_value: NULL},
   'sequence_number': {name: 'sequence_number', type: 'BIGINT', default_value: NULL},
   'sip_timestamp': {name: 'sip_timestamp', type: 'BIGINT', default_value: NULL},
+  'kept_for': {name: 'kept_for', type: 'BIGINT', default_value: NULL},
   'row': {name: 'row', type: 'BIGINT', default_value: NULL},
   'extra': {name: 'extra', type: 'VARCHAR', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
@@ -403,6 +405,7 @@ CREATE OR REPLACE VIEW "databento_option_quotes" AS SELECT
   "ask_price",
   "bid_size",
   "ask_size",
+  "kept_for",
   "row",
   CAST("known_at_utc" AS TIMESTAMPTZ) AS "known_at_utc",
   "session"
@@ -416,6 +419,7 @@ FROM (SELECT *, CAST(regexp_extract(filename, '.*/session=([^/]+)/', 1) AS DATE)
   'ask_price': {name: 'ask_price', type: 'DOUBLE', default_value: NULL},
   'bid_size': {name: 'bid_size', type: 'DOUBLE', default_value: NULL},
   'ask_size': {name: 'ask_size', type: 'DOUBLE', default_value: NULL},
+  'kept_for': {name: 'kept_for', type: 'BIGINT', default_value: NULL},
   'row': {name: 'row', type: 'BIGINT', default_value: NULL},
   'known_at_utc': {name: 'known_at_utc', type: 'TIMESTAMPTZ_NS', default_value: NULL}
 })) AS part;
