@@ -78,6 +78,13 @@ def as_of(
     return found
 
 
+def unquoted(count: int) -> Nbbo:
+    """What `as_of` gives so many prints where there are no quotes; the four prices and sizes are one array."""
+    absent = np.full(count, np.nan)
+    dated = np.ones(count, np.bool_)
+    return Nbbo(absent, absent, absent, absent, np.full(count, _nbbo.NO_AGE, np.int64), np.zeros(count, np.bool_), dated)
+
+
 _NO_QUOTES = Quotes(*(np.empty(0, dtype) for dtype in (np.int64, np.int64, *[np.float64] * 4)))
 
 

@@ -44,13 +44,15 @@ def trade_sides(inputs: Inputs, session: date) -> Output:
     probability[asked] = buy_probability(price[asked], of_asked.bid, of_asked.ask, _age_s(of_asked), negotiated[asked])
     reason = _reasons(probability, price, market, is_single_leg, is_signed)
     is_open = is_signed & np.isnan(probability)
-    depth = np.where(is_open & (reason == SIDE_REASONS.index("at_midpoint")), _depth(market), 0).astype(np.int8)
+    depth = np.zeros(price.size, dtype=np.int8)
+    between = np.flatnonzero(is_open & (reason == SIDE_REASONS.index("at_midpoint")))
+    depth[between] = _depth(market.bid_size[between], market.ask_size[between])
     tick = np.where(is_open & (depth == 0), _tick(prints, contract, ts_ns), 0).astype(np.int8)
     table = prints.select("underlying", "contract", "ts_utc").with_columns(
         pl.int_range(prints.height, dtype=pl.UInt32, eager=True).alias("print_no"),
         *_quote_columns(market),
         _spelled("rule", np.select([~np.isnan(probability), depth != 0, tick != 0], [0, 1, 2], 3), SIDE_RULES),
-        pl.Series("buy_probability", probability).fill_nan(None),
+        _nullable("buy_probability", probability),
         *_fallback_columns(depth, tick),
         _spelled("reason", reason, SIDE_REASONS),
     )
@@ -60,7 +62,7 @@ def trade_sides(inputs: Inputs, session: date) -> Output:
 def _market(prints: pl.DataFrame, contract: Int, ts_ns: Int, inputs: Inputs) -> Nbbo:
     answers = _answers(prints, contract, ts_ns, inputs)
     first = next(answers, None)
-    return nbbo.as_of(contract, ts_ns, (), max_age_ns=_MAX_AGE_NS) if first is None else reduce(_filled, answers, first)
+    return nbbo.unquoted(ts_ns.size) if first is None else reduce(_filled, answers, first)
 
 
 def _answers(prints: pl.DataFrame, contract: Int, ts_ns: Int, inputs: Inputs) -> Iterator[Nbbo]:
@@ -163,9 +165,9 @@ def _reasons(probability: Float, price: Float, market: Nbbo, is_single_leg: Bool
     return np.select(list(holds.values()), [SIDE_REASONS.index(name) for name in holds])
 
 
-def _depth(market: Nbbo) -> Sides:
-    """The depth rule for a print at the midpoint."""
-    return np.sign(np.nan_to_num(market.ask_size - market.bid_size)).astype(np.int8)
+def _depth(bid_size: Float, ask_size: Float) -> Sides:
+    """The depth rule for prints at the midpoint."""
+    return np.sign(np.nan_to_num(ask_size - bid_size)).astype(np.int8)
 
 
 def _tick(prints: pl.DataFrame, contract: Int, ts_ns: Int) -> Sides:
@@ -180,10 +182,17 @@ def _quote_columns(market: Nbbo) -> tuple[pl.Series, ...]:
     has_both = ~(np.isnan(market.bid) | np.isnan(market.ask))
     has_age = market.is_dated & (market.age_ns >= 0)
     return (
-        *(pl.Series(name, getattr(market, name)).fill_nan(None) for name in ("bid", "ask", "bid_size", "ask_size")),
-        pl.Series("quote_age_ms", np.where(has_age, market.age_ns / _NS_PER_MS, np.nan)).fill_nan(None),
+        *(_nullable(name, getattr(market, name)) for name in ("bid", "ask", "bid_size", "ask_size")),
+        _nullable("quote_age_ms", np.where(has_age, market.age_ns / _NS_PER_MS, np.nan)),
         pl.Series("is_locked_or_crossed", market.is_locked_or_crossed).set(pl.Series(~has_both), None),
     )
+
+
+def _nullable(name: str, values: Float) -> pl.Series:
+    """Null for NaN; where there is nothing else, as on a tape without quotes, not a number is copied."""
+    if np.isnan(values).all():
+        return pl.Series(name, [None], dtype=pl.Float64).new_from_index(0, values.size)
+    return pl.Series(name, values).fill_nan(None)
 
 
 def _fallback_columns(depth: Sides, tick: Sides) -> tuple[pl.Series, pl.Series]:
