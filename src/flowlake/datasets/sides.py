@@ -178,4 +178,5 @@ TRADE_SIDES = Dataset(
     sort_by=("print_no",),
     known=KnownAt("ts_utc"),
     may_be_empty=True,
+    in_parts=True,
 )

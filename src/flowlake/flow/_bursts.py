@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowlake.core.arrays import AnyArray, Bool, Int
-from flowlake.quant._compile import inlined, kernel
+from flowlake.quant._compile import kernel
 
 (
     FILLS,
@@ -164,38 +164,21 @@ def events(
     return event, count
 
 
-_BLOCK_ROWS = 64
-"""Rows that are in the nearest cache while one column after the other takes its part of them."""
-
-
-@inlined
-def _by_column(sums: Int) -> Int:
-    """Rows as columns, because whoever reads sums reads columns."""
-    count, width = sums.shape
-    columns = np.empty((width, count), np.int64)
-    for start in range(0, count, _BLOCK_ROWS):
-        end = min(start + _BLOCK_ROWS, count)
-        for column in range(width):
-            for row in range(start, end):
-                columns[column, row] = sums[row, column]
-    return columns
-
-
 @kernel
 def outline(group: Int, count: int, size: Int, probability: Int, marks: AnyArray, venue: AnyArray) -> Int:
     """The sums that tell what an event is: one row per column of `OUTLINE`, one entry per group."""
-    sums = np.zeros((count, OUTLINE), np.int64)
+    sums = np.zeros((OUTLINE, count), np.int64)
     for i in range(group.size):
-        if group[i] >= 0:
-            row = sums[group[i]]
-            row[FILLS] += 1
-            row[SIZE] += size[i]
-            row[ISO] += size[i] if marks[i] & IS_ISO else 0
+        g = group[i]
+        if g >= 0:
+            sums[FILLS, g] += 1
+            sums[SIZE, g] += size[i]
+            sums[ISO, g] += size[i] if marks[i] & IS_ISO else 0
             if probability[i] >= 0:
-                row[SIDED] += size[i]
-                row[BOUGHT] += size[i] * probability[i]
-            row[VENUES] |= np.int64(1) << np.int64(min(venue[i], MAX_VENUES - 1))
-    return _by_column(sums)
+                sums[SIDED, g] += size[i]
+                sums[BOUGHT, g] += size[i] * probability[i]
+            sums[VENUES, g] |= np.int64(1) << np.int64(min(venue[i], MAX_VENUES - 1))
+    return sums
 
 
 @kernel
@@ -213,50 +196,48 @@ def gather(
 ) -> Int:
     """Sums over the prints of each group: one row per column of `SUMS`, one entry per group. `quoted`: 0 no quote, 1 inside it, 2
     at the ask or above, 3 at the bid or below."""
-    sums = np.zeros((count, SUMS), np.int64)
+    sums = np.zeros((SUMS, count), np.int64)
     for i in range(group.size):
         g = group[i]
         if g < 0:
             continue
-        row = sums[g]
-        if row[FILLS] == 0:
-            row[MIN_PRICE] = price[i]
-            row[MAX_PRICE] = price[i]
-            row[FIRST] = ts[i]
-            row[LAST] = ts[i]
-        row[FILLS] += 1
-        row[SIZE] += size[i]
-        row[PREMIUM] += premium[i]
-        row[PRICE_SIZE] += price[i] * size[i]
-        row[MIN_PRICE] = min(row[MIN_PRICE], price[i])
-        row[MAX_PRICE] = max(row[MAX_PRICE], price[i])
-        row[FIRST] = min(row[FIRST], ts[i])
-        row[LAST] = max(row[LAST], ts[i])
-        row[ISO] += size[i] if marks[i] & IS_ISO else 0
-        row[AUCTION] += size[i] if marks[i] & IS_AUCTION else 0
-        row[CROSS] += size[i] if marks[i] & IS_CROSS else 0
-        row[FLOOR] += size[i] if marks[i] & IS_FLOOR else 0
+        if sums[FILLS, g] == 0:
+            sums[MIN_PRICE, g] = price[i]
+            sums[MAX_PRICE, g] = price[i]
+            sums[FIRST, g] = ts[i]
+            sums[LAST, g] = ts[i]
+        sums[FILLS, g] += 1
+        sums[SIZE, g] += size[i]
+        sums[PREMIUM, g] += premium[i]
+        sums[PRICE_SIZE, g] += price[i] * size[i]
+        sums[MIN_PRICE, g] = min(sums[MIN_PRICE, g], price[i])
+        sums[MAX_PRICE, g] = max(sums[MAX_PRICE, g], price[i])
+        sums[FIRST, g] = min(sums[FIRST, g], ts[i])
+        sums[LAST, g] = max(sums[LAST, g], ts[i])
+        sums[ISO, g] += size[i] if marks[i] & IS_ISO else 0
+        sums[AUCTION, g] += size[i] if marks[i] & IS_AUCTION else 0
+        sums[CROSS, g] += size[i] if marks[i] & IS_CROSS else 0
+        sums[FLOOR, g] += size[i] if marks[i] & IS_FLOOR else 0
         if probability[i] >= 0:
-            row[SIDED] += size[i]
-            row[BOUGHT] += size[i] * probability[i]
+            sums[SIDED, g] += size[i]
+            sums[BOUGHT, g] += size[i] * probability[i]
             # Half a millionth of a ten-thousandth is lost at most, the same way whatever the order.
-            row[NET] += round(premium[i] * ((2.0 * probability[i] - 1_000_000.0) / 1_000_000.0))
-        row[QUOTED] += size[i] if quoted[i] else 0
-        row[AT_ASK] += size[i] if quoted[i] == 2 else 0
-        row[AT_BID] += size[i] if quoted[i] == 3 else 0
-        row[VENUES] |= np.int64(1) << np.int64(min(venue[i], MAX_VENUES - 1))
+            sums[NET, g] += round(premium[i] * ((2.0 * probability[i] - 1_000_000.0) / 1_000_000.0))
+        sums[QUOTED, g] += size[i] if quoted[i] else 0
+        sums[AT_ASK, g] += size[i] if quoted[i] == 2 else 0
+        sums[AT_BID, g] += size[i] if quoted[i] == 3 else 0
+        sums[VENUES, g] |= np.int64(1) << np.int64(min(venue[i], MAX_VENUES - 1))
     for i in range(group.size):
         g = group[i]
         if g < 0:
             continue
-        row = sums[g]
-        if ts[i] == row[FIRST]:
-            row[FIRST_PRICE_SIZE] += price[i] * size[i]
-            row[FIRST_SIZE] += size[i]
-        if ts[i] == row[LAST]:
-            row[LAST_PRICE_SIZE] += price[i] * size[i]
-            row[LAST_SIZE] += size[i]
-    return _by_column(sums)
+        if ts[i] == sums[FIRST, g]:
+            sums[FIRST_PRICE_SIZE, g] += price[i] * size[i]
+            sums[FIRST_SIZE, g] += size[i]
+        if ts[i] == sums[LAST, g]:
+            sums[LAST_PRICE_SIZE, g] += price[i] * size[i]
+            sums[LAST_SIZE, g] += size[i]
+    return sums
 
 
 @kernel

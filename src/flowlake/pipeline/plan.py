@@ -40,8 +40,6 @@ _INGEST_VERSIONS = {
     **dict.fromkeys(("massive_option_quotes", "databento_option_quotes"), 3),
 }
 _RAW_PRINTS = tuple(Read(name, columns=vendors.PRINT_TIME_COLUMNS.get(name, ())) for name in vendors.PRINTS)
-
-
 _KEPT_QUOTES = frozenset(ds.name for ds in RAW if KEPT_FOR in ds.columns)
 
 
