@@ -24,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from flowlake.core import sessions
 from flowlake.core.arrays import Float
 from flowlake.curate import contracts, open_interest, trades
+from flowlake.curate.kept_quotes import KeptQuotes
 from flowlake.datasets.packets import BLOCK_CONTRACTS, HIT_CONTRACTS, OPENING_CLAIM, REPEATED_HITS, STRUCTURES
 from flowlake.datasets.registry import DATASETS
 from flowlake.flow import _packet_tables, opening, packets
@@ -59,13 +60,15 @@ def market_sessions(seed: int, count: int = 6) -> Iterator[Session]:
     for file in market.files():
         found = feeds.match(file.key)
         if found is not None and found.feed.dataset.name in RAW and found.file_date is not None:
-            table = feeds.parse(found.feed, file.key, file.body)
-            raw[found.file_date][found.feed.dataset.name] = conform(found.feed.dataset.name, table, found.file_date)
+            raw[found.file_date][found.feed.dataset.name] = feeds.parse(found.feed, file.key, file.body)
     told = market.truth()
     kinds = told["episodes"].select("episode_id", "kind")
     earlier: list[pl.DataFrame] = []
     for day in market.days:
-        tables = raw[day]
+        quotes = KeptQuotes.of("massive_option_quotes", raw[day], day)
+        quotes.take(raw[day]["massive_option_quotes"])
+        parsed = raw[day] | {"massive_option_quotes": quotes.table()}
+        tables = {name: conform(name, table, day) for name, table in parsed.items()}
         tables["contracts"] = conform("contracts", contracts.contracts(tables, day).tables["contracts"], day)
         tape = conform("option_trades", trades.option_trades(tables, day).tables["option_trades"], day)
         held = conform("open_interest", open_interest.open_interest(tables, day).tables["open_interest"], day)
