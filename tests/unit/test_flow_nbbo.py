@@ -102,6 +102,14 @@ def test_what_is_out_of_order_is_refused() -> None:
         joined([(0, 1)], good, quotes((0, 9, 1.0, 1.1)))
 
 
+def test_prints_without_any_quotes() -> None:
+    times = np.array([5, 5, 9], dtype=np.int64)
+    asked = nbbo.as_of(np.array([0, 1, 1], dtype=np.int64), times, [], max_age_ns=HOUR)
+    for found, expected in zip(nbbo.unquoted(3), asked, strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype
+
+
 def test_a_real_file_of_quotes(real_data: Path) -> None:
     path = next((real_data / "us_options_opra" / "quotes_v1").rglob("*.csv.gz"))
     table = pl.read_csv(path).sort("sip_timestamp", "sequence_number")

@@ -197,7 +197,10 @@ class Ingester:
 
     def _is_too_large(self, o: SourceObject) -> bool:
         """Quotes are read piece by piece, and may be as large as they are."""
-        return o.size > self._settings.max_object_mb * 1_000_000 and _feed(o.key).pieces is None
+        return self._is_over_limit(o) and _feed(o.key).pieces is None
+
+    def _is_over_limit(self, o: SourceObject) -> bool:
+        return o.size > self._settings.max_object_mb * 1_000_000
 
     def _too_large(self, o: SourceObject, why: str) -> BadInputError:
         return BadInputError(
@@ -218,10 +221,10 @@ class Ingester:
                     told = kept.taken
                     emit("quotes_read", key=o.key, session=session, rows=kept.taken)
         except WholeTableNeededError as error:
-            if o.size > self._settings.max_object_mb * 1_000_000:
+            if self._is_over_limit(o):
                 raise self._too_large(o, f"it cannot be read piece by piece ({error})") from None
             log.info("%s is read as a whole: %s", o.key, error)
-            kept = KeptQuotes.of(o.dataset, tapes, session)
+            kept = KeptQuotes(kept.source, kept.prints, session)
             kept.take(self._parsed(o, result))
         table = kept.table()
         emit("quotes_kept", key=o.key, session=session, rows=kept.taken, kept=table.height)

@@ -118,11 +118,16 @@ def midnight_ns(day: date) -> int:
     return int(at_et(day, time(0)).timestamp()) * 1_000_000_000
 
 
+def rows_of_date(moments: pl.Series, day: date) -> int:
+    """How many of `moments` (ns) lie in a date of New York."""
+    return int(moments.is_between(midnight_ns(day), midnight_ns(day + timedelta(days=1)), closed="left").sum())
+
+
 def check_moments(key: str, moments: pl.Series, file_date: date | None) -> None:
     """BadInputError `wrong_date` where most of `moments` (ns) lie outside the New York date of the key; a few strays are let be."""
     if file_date is None:
         return
-    inside = int(moments.is_between(midnight_ns(file_date), midnight_ns(file_date + timedelta(days=1)), closed="left").sum())
+    inside = rows_of_date(moments, file_date)
     if 2 * inside < moments.len():
         middle = pl.Series([moments.sort()[moments.len() // 2]]).cast(pl.Datetime("ns", "UTC"))
         seen = middle.dt.convert_time_zone("America/New_York").dt.date()[0]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 import polars as pl
 
 from flowlake.datasets.batch import WholeTableNeededError
-from flowlake.sources.contracts import midnight_ns
+from flowlake.sources.contracts import rows_of_date
 
 SHEET_BYTES = 8_000_000
 _LONGEST_LINE = 1_000_000
@@ -58,9 +58,8 @@ class Dated:
 
     def checked(self, piece: pl.DataFrame) -> pl.DataFrame:
         """The piece, counted."""
-        first, after = midnight_ns(self.file_date), midnight_ns(self.file_date + timedelta(days=1))
         self.rows += piece.height
-        self.inside += int(piece[self.clock].is_between(first, after, closed="left").sum())
+        self.inside += rows_of_date(piece[self.clock], self.file_date)
         return piece
 
     def check(self) -> None:

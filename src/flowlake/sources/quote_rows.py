@@ -19,6 +19,7 @@ _DECIMALS = ("ask_price", "ask_size", "bid_price", "bid_size")
 _TICKER, _OPTIONAL = "ticker", "sequence_number"
 _COLUMNS = {_TICKER, *_WHOLES, *_DECIMALS}
 _SHORTEST_LINE = 2 * len(_COLUMNS) - 1
+"""A byte for each cell but the one that may be blank, and one behind each."""
 _BLOCK_BYTES = 1 << 18
 """Of text that is read at once: what is noted of it stays in the processor's cache."""
 
